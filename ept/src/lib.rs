@@ -1,0 +1,2 @@
+//! Extended page tables: format, walk, map and split, as pure logic.
+#![no_std]

@@ -1,0 +1,7 @@
+//! Paravirtual drivers: rings, console, block and network, front and back ends.
+//!
+//! Both ends live here, so that one ring implementation serves guests and the hypervisor. All
+//! access to memory shared with a peer goes through [`shared_page::SharedPage`].
+#![no_std]
+
+pub mod shared_page;

@@ -1,0 +1,2 @@
+//! Micro-guests.
+#![no_std]

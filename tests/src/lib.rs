@@ -1,0 +1,2 @@
+//! Host-side harness: boots real images and judges them by their serial console.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The hypervisor core: domains, vCPUs, exits, hypercalls, memory and scheduling.
+#![no_std]
