@@ -1,2 +1,4 @@
 //! The hypervisor core: domains, vCPUs, exits, hypercalls, memory and scheduling.
 #![no_std]
+
+pub mod fault;
