@@ -1,0 +1,10 @@
+//! `ci`.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+
+/// The verb.
+pub(crate) fn run(_ws: &Workspace) -> Result<()> {
+    bail!("ci is not in this tree yet")
+}

@@ -1,0 +1,14 @@
+//! `gdb`.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+
+/// Options of `cargo xtask gdb`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// The verb.
+pub(crate) fn run(_ws: &Workspace, _args: &Args) -> Result<()> {
+    bail!("gdb is not in this tree yet")
+}

@@ -1,0 +1,14 @@
+//! `lint`.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+
+/// Options of `cargo xtask lint`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// The verb.
+pub(crate) fn run(_ws: &Workspace, _args: &Args) -> Result<()> {
+    bail!("lint is not in this tree yet")
+}

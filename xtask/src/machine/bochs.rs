@@ -1,0 +1,138 @@
+//! Bochs: emulates a CPU with VT-x on any host.
+//!
+//! COM1 is a TCP connection that Bochs makes to a port we listen on: its socket mode waits when we
+//! are slow to read and takes a typed character only when the guest has room, while its terminal
+//! mode loses bytes both ways.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Boot, Firmware, LOG, Pace, Plan, Running, Spec, last_words, spawn};
+use crate::setup::bochs::{self, Bochs};
+use crate::workspace::Workspace;
+
+/// The model whose VT-x has all the optional features; see docs/using.md for others.
+const MODEL: &str = "corei7_skylake_x";
+/// How long Bochs may take to open the serial connection.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// The command line and configuration for `spec`, with COM1 connecting to `serial`.
+pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
+    ensure!(
+        spec.firmware == Firmware::Bios,
+        "Bochs has no UEFI firmware: use --machine qemu"
+    );
+    let Boot::Iso(iso) = &spec.boot else {
+        bail!("Bochs boots ISO images only");
+    };
+    let bochs = bochs::find(ws)?;
+    let mut files = vec![("bochsrc", configuration(spec, iso, serial, &bochs))];
+    let mut args: Vec<String> = ["-q", "-f", "bochsrc"].map(str::to_owned).into();
+    if bochs.debugger {
+        // The packaged build stops in its debugger first: tell it to go on.
+        files.push(("debugger.rc", "c\n".to_owned()));
+        args.extend(["-rc".to_owned(), "debugger.rc".to_owned()]);
+    }
+    args.extend(spec.extra_args.iter().cloned());
+    Ok(Plan {
+        program: bochs.program,
+        args,
+        files,
+    })
+}
+
+/// Starts Bochs and waits until it has connected COM1.
+pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
+    let address = listener.local_addr()?.to_string();
+    let (mut child, dir) = spawn(&plan(ws, spec, &address)?, None)?;
+    match accept(&listener, || Ok(child.try_wait()?.is_some())) {
+        Ok(stream) => Ok(Running {
+            child,
+            serial: File::from(OwnedFd::from(stream)),
+            dir,
+        }),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error.context(format!("Bochs did not start:\n{}", last_words(dir.path()))))
+        }
+    }
+}
+
+/// Waits for the one connection, as long as Bochs is alive.
+fn accept(listener: &TcpListener, mut ended: impl FnMut() -> Result<bool>) -> Result<TcpStream> {
+    let limit = Instant::now() + CONNECT;
+    while Instant::now() < limit {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::from(100u8))? > 0 {
+            let (stream, _) = listener
+                .accept()
+                .context("cannot accept the serial connection")?;
+            stream.set_nodelay(true)?;
+            return Ok(stream);
+        }
+        ensure!(!ended()?, "it ended before it opened its serial line");
+    }
+    bail!(
+        "it did not open its serial line within {} s",
+        CONNECT.as_secs()
+    )
+}
+
+fn configuration(spec: &Spec, iso: &Path, serial: &str, bochs: &Bochs) -> String {
+    let mut text = String::new();
+    let mut line = |args: std::fmt::Arguments<'_>| {
+        // Writing to a String cannot fail.
+        let _ = text.write_fmt(args);
+        text.push('\n');
+    };
+    let model = spec.cpu_model.as_deref().unwrap_or(MODEL);
+    line(format_args!(
+        "cpu: model={model}, count={}:1:1, ips={}, reset_on_triple_fault=1",
+        spec.cpus,
+        ips(spec.pace)
+    ));
+    line(format_args!("memory: guest={0}, host={0}", spec.memory_mib));
+    line(format_args!("romimage: file={}", bochs.bios.display()));
+    line(format_args!(
+        "vgaromimage: file={}",
+        bochs.vga_bios.display()
+    ));
+    line(format_args!(
+        "ata0-master: type=cdrom, path=\"{}\", status=inserted",
+        iso.display()
+    ));
+    line(format_args!("boot: cdrom"));
+    line(format_args!(
+        "com1: enabled=1, mode=socket-client, dev={serial}"
+    ));
+    line(format_args!("pci: enabled=1, chipset=i440fx"));
+    let sync = match spec.pace {
+        Pace::Fast => "none",
+        Pace::RealTime => "slowdown",
+    };
+    line(format_args!("clock: sync={sync}, time0=utc"));
+    line(format_args!("log: {LOG}"));
+    line(format_args!("panic: action=fatal"));
+    line(format_args!("error: action=ignore"));
+    line(format_args!("info: action=ignore"));
+    line(format_args!("debug: action=ignore"));
+    line(format_args!("display_library: {}", bochs.display));
+    text
+}
+
+/// Emulated instructions per second of emulated time.
+fn ips(pace: Pace) -> u32 {
+    match pace {
+        Pace::Fast => 20_000_000,
+        Pace::RealTime => 50_000_000,
+    }
+}

@@ -1,0 +1,1 @@
+//! The symbol table that goes into the hypervisor image.
