@@ -2,12 +2,28 @@
 //!
 //! A leaf crate: pure definitions, no behaviour beyond checked arithmetic. Layouts are asserted
 //! at compile time against Xen's public headers (`xen/include/public`), named where they apply.
+//! A struct named `Compat…` is the layout of a 32-bit caller where it differs.
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod layout;
+
 pub mod addr;
+pub mod console;
+pub mod cpuid;
+pub mod elfnote;
 pub mod errno;
+pub mod event_channel;
+pub mod grant_table;
+pub mod hvm;
+pub mod hypercall;
 pub mod ids;
+pub mod memory;
+pub mod sched;
+pub mod shared_info;
+pub mod start_info;
+pub mod vcpu;
+pub mod xen_version;
 
 pub use addr::{Gfn, Gpa, Gva, Hpa, Mfn, PAGE_SHIFT, PAGE_SIZE};
 pub use errno::Errno;
