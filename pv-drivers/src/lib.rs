@@ -4,4 +4,6 @@
 //! access to memory shared with a peer goes through [`shared_page::SharedPage`].
 #![no_std]
 
+pub mod guest;
+pub mod hypercall;
 pub mod shared_page;

@@ -2,7 +2,10 @@
 //!
 //! [`SharedPage`] is the only way this project touches such memory: every access is an atomic or
 //! a volatile copy, so no Rust reference to plain data ever aliases a peer's writes.
-#![expect(unsafe_code, reason = "shared memory is reached through raw pointers, here only")]
+#![expect(
+    unsafe_code,
+    reason = "shared memory is reached through raw pointers, here only"
+)]
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -76,7 +79,10 @@ impl SharedPage {
     /// # Panics
     /// When `offset + out.len()` leaves the page.
     pub fn read(&self, offset: usize, out: &mut [u8]) {
-        assert!(offset <= PAGE_SIZE && out.len() <= PAGE_SIZE - offset, "range inside the page");
+        assert!(
+            offset <= PAGE_SIZE && out.len() <= PAGE_SIZE - offset,
+            "range inside the page"
+        );
         for (index, byte) in out.iter_mut().enumerate() {
             // SAFETY: `offset + index` stays inside the page by the check above.
             let source = unsafe { self.base.add(offset + index) };
@@ -91,7 +97,10 @@ impl SharedPage {
     /// # Panics
     /// When `offset + data.len()` leaves the page.
     pub fn write(&self, offset: usize, data: &[u8]) {
-        assert!(offset <= PAGE_SIZE && data.len() <= PAGE_SIZE - offset, "range inside the page");
+        assert!(
+            offset <= PAGE_SIZE && data.len() <= PAGE_SIZE - offset,
+            "range inside the page"
+        );
         for (index, byte) in data.iter().enumerate() {
             // SAFETY: `offset + index` stays inside the page by the check above.
             let target = unsafe { self.base.add(offset + index) };
