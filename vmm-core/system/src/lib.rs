@@ -1,2 +1,30 @@
-//! The boot archive: system configuration and guest images in one file.
+//! What a packer and the hypervisor agree on: the system configuration, the boot archive that
+//! carries it together with the guest images, and how a kernel image is taken apart.
+//!
+//! * [`config`]: the domains to build and the host's options, as plain data with its limits.
+//! * [`archive`]: one file with the configuration and every guest image, each under a checksum.
+//! * [`kernel`]: bzImage and ELF, their compressions, and the PVH entry note.
+//!
+//! Used by `xtask` (writes) and `vmm-core` (reads), hence `no_std`. Every byte that is read is
+//! taken for hostile: nothing here panics on a damaged or malicious file.
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod archive;
+pub mod config;
+pub mod kernel;
+
+pub use archive::{Archive, ArchiveError, File, write_archive};
+pub use config::{
+    Config, ConfigError, Console, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot,
+};
+pub use kernel::{Format, Image, Kernel, KernelError};
+
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
+
+/// The checksum of the archive and of gzip; sixteen tables, for speed over tens of megabytes.
+static CRC32: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);

@@ -1,0 +1,255 @@
+//! The decompressors, each into a buffer that the caller gives.
+//!
+//! A compressed kernel ends with its unpacked size in four bytes, so the buffer's size is known
+//! beforehand ([`Image::scratch_size`]). XZ and zstd keep a window of their own besides; it comes
+//! from the heap and is bounded by what the caller allows.
+
+use super::{Format, Image, KernelError, MAX_UNPACKED, UnpackError};
+use crate::CRC32;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use ruzstd::decoding::FrameDecoder;
+use ruzstd::decoding::errors::FrameDecoderError;
+use xz4rust::{XzDecoder, XzError, XzNextBlockResult};
+
+const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+/// The legacy frame's blocks unpack to this much, the last one to less.
+const LZ4_BLOCK: usize = 8 << 20;
+
+impl Image<'_> {
+    /// The size of the buffer that [`Image::unpack`] wants; zero when there is nothing to unpack.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the image cannot be right.
+    pub fn scratch_size(&self) -> Result<usize, KernelError> {
+        if self.format == Format::Elf {
+            return Ok(0);
+        }
+        let size = self
+            .payload
+            .last_chunk()
+            .map_or(0, |size| u32::from_le_bytes(*size));
+        if u64::from(size) > MAX_UNPACKED {
+            return Err(self.error(UnpackError::TooLarge(size.into())));
+        }
+        usize::try_from(size).map_err(|_| self.error(UnpackError::TooLarge(size.into())))
+    }
+
+    fn error(&self, error: UnpackError) -> KernelError {
+        KernelError::Unpack(self.format, error)
+    }
+
+    /// Unpacks the ELF file into `scratch`, whose size is at least [`Image::scratch_size`];
+    /// nothing is copied when it is not compressed. At most `heap` bytes are allocated at a time,
+    /// and nothing stays allocated.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the data are damaged or one of the two sizes does not suffice.
+    pub fn unpack<'s>(&self, scratch: &'s mut [u8], heap: usize) -> Result<&'s [u8], KernelError>
+    where
+        Self: 's,
+    {
+        let expected = self.scratch_size()?;
+        let actual = scratch.len() as u64;
+        let no_room = UnpackError::NoRoom {
+            needed: expected as u64,
+            actual,
+        };
+        let out = scratch.get_mut(..expected).ok_or(self.error(no_room))?;
+        let data = self
+            .payload
+            .split_last_chunk::<4>()
+            .map_or(self.payload, |(data, _)| data);
+        let size = match self.format {
+            Format::Elf => return Ok(self.payload),
+            Format::Lz4 => lz4(data, out),
+            Format::Xz => xz(data, out, heap),
+            // The size is a part of the format here, and so is the checksum before it.
+            Format::Gzip => gzip(self.payload, out),
+            Format::Zstd => zstd(data, out, heap),
+        };
+        match size.map_err(|error| self.error(error))? {
+            size if size == expected => Ok(out),
+            size => {
+                let (expected, actual) = (expected as u64, size as u64);
+                Err(self.error(UnpackError::WrongSize { expected, actual }))
+            }
+        }
+    }
+}
+
+/// Compresses an ELF file such that [`Image::identify`] takes it: the format that unpacks fastest.
+///
+/// # Errors
+/// [`UnpackError::TooLarge`].
+pub fn compress_lz4(elf: &[u8]) -> Result<Vec<u8>, KernelError> {
+    let too_large = |size| KernelError::Unpack(Format::Lz4, UnpackError::TooLarge(size));
+    let size = elf.len() as u64;
+    let fits = u32::try_from(size).ok().filter(|_| size <= MAX_UNPACKED);
+    let size = fits.ok_or(too_large(size))?;
+    let mut out = LZ4_MAGIC.to_vec();
+    for block in elf.chunks(LZ4_BLOCK) {
+        let packed = lz4_flex::block::compress(block);
+        let length = u32::try_from(packed.len()).map_err(|_| too_large(size.into()))?;
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&packed);
+    }
+    out.extend_from_slice(&size.to_le_bytes());
+    Ok(out)
+}
+
+/// The legacy frame: the magic, then blocks with their packed sizes in front. The magic may come
+/// again where frames have been put one behind the other.
+fn lz4(data: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
+    let corrupt = UnpackError::Corrupt;
+    let mut rest = data.strip_prefix(&LZ4_MAGIC).ok_or(corrupt("no frame"))?;
+    let mut at = 0;
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        rest = tail;
+        if *length == LZ4_MAGIC {
+            continue;
+        }
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok();
+        let (block, tail) = length
+            .and_then(|length| rest.split_at_checked(length))
+            .ok_or(corrupt("a block is cut off"))?;
+        rest = tail;
+        let space = out.get_mut(at..).unwrap_or_default();
+        let limit = space.len().min(LZ4_BLOCK);
+        let space = space.get_mut(..limit).unwrap_or_default();
+        at += lz4_flex::block::decompress_into(block, space).map_err(|_| corrupt("a bad block"))?;
+    }
+    if rest.is_empty() {
+        Ok(at)
+    } else {
+        Err(corrupt("a block is cut off"))
+    }
+}
+
+fn xz(data: &[u8], out: &mut [u8], heap: usize) -> Result<usize, UnpackError> {
+    let mut decoder = XzDecoder::in_heap_with_alloc_dict(Vec::new(), heap);
+    let (mut consumed, mut produced) = (0, 0);
+    loop {
+        let input = data.get(consumed..).unwrap_or_default();
+        let space = out.get_mut(produced..).unwrap_or_default();
+        let step = decoder
+            .decode(input, space)
+            .map_err(|error| xz_error(&error, heap))?;
+        consumed = consumed.saturating_add(step.input_consumed());
+        produced = produced.saturating_add(step.output_produced());
+        match step {
+            XzNextBlockResult::EndOfStream(..) => return Ok(produced),
+            _ if step.made_progress() => {}
+            _ if produced == out.len() => return Err(UnpackError::Corrupt("too much data")),
+            _ => return Err(UnpackError::Corrupt("data end too early")),
+        }
+    }
+}
+
+fn xz_error(error: &XzError, heap: usize) -> UnpackError {
+    let detail = match *error {
+        XzError::DictionaryTooLarge(needed) => {
+            return UnpackError::NoRoom {
+                needed,
+                actual: heap as u64,
+            };
+        }
+        XzError::UnsupportedStreamHeaderOption
+        | XzError::UnsupportedBlockHeaderOption
+        | XzError::UnsupportedCheckType(_)
+        | XzError::Crc64NotSupported
+        | XzError::Sha256NotSupported
+        | XzError::UnsupportedBcjFilter(_)
+        | XzError::DeltaFilterUnsupported => {
+            return UnpackError::Unsupported(
+                "another check than CRC-32 or another filter than x86",
+            );
+        }
+        XzError::ContentCrc32Mismatch(..)
+        | XzError::IndexCrc32Mismatch(..)
+        | XzError::StreamHeaderCrc32Mismatch(..)
+        | XzError::BlockHeaderCrc32Mismatch(..)
+        | XzError::FooterCrc32Mismatch(..) => "a wrong checksum",
+        XzError::NeedsLargerInputBuffer => "data end too early",
+        _ => "bad data",
+    };
+    UnpackError::Corrupt(detail)
+}
+
+/// RFC 1952: a header with optional fields, deflated data, CRC-32, size.
+fn gzip(member: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
+    let corrupt = UnpackError::Corrupt;
+    let data = gzip_body(member).ok_or(corrupt("a bad header"))?;
+    let mut state = Box::<DecompressorOxide>::default();
+    let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let (status, consumed, produced) = decompress(&mut state, data, out, 0, flags);
+    match status {
+        TINFLStatus::Done => {}
+        TINFLStatus::HasMoreOutput => return Err(corrupt("too much data")),
+        TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
+            return Err(corrupt("data end too early"));
+        }
+        _ => return Err(corrupt("bad data")),
+    }
+    let crc = data
+        .get(consumed..)
+        .and_then(|trailer| trailer.first_chunk());
+    let crc = crc
+        .map(|crc| u32::from_le_bytes(*crc))
+        .ok_or(corrupt("data end too early"))?;
+    let unpacked = out.get(..produced).unwrap_or_default();
+    if CRC32.checksum(unpacked) == crc {
+        Ok(produced)
+    } else {
+        Err(corrupt("a wrong checksum"))
+    }
+}
+
+fn gzip_body(member: &[u8]) -> Option<&[u8]> {
+    const HEADER_CRC: u8 = 2;
+    const EXTRA: u8 = 4;
+    const NAME: u8 = 8;
+    const COMMENT: u8 = 16;
+    let (&[_, _, method, flags, ..], mut rest) = member.split_first_chunk::<10>()?;
+    if method != 8 {
+        return None;
+    }
+    if flags & EXTRA != 0 {
+        let (length, tail) = rest.split_first_chunk::<2>()?;
+        rest = tail.get(usize::from(u16::from_le_bytes(*length))..)?;
+    }
+    for text in [NAME, COMMENT] {
+        if flags & text != 0 {
+            let end = rest.iter().position(|&byte| byte == 0)?;
+            rest = rest.get(end + 1..)?;
+        }
+    }
+    if flags & HEADER_CRC != 0 {
+        rest.get(2..)
+    } else {
+        Some(rest)
+    }
+}
+
+fn zstd(data: &[u8], out: &mut [u8], heap: usize) -> Result<usize, UnpackError> {
+    let mut decoder = FrameDecoder::new();
+    // The decoder's ring grows by doubling, and the old one lives until it has been copied.
+    decoder.set_max_window_size(heap as u64 / 4);
+    decoder.decode_all(data, out).map_err(|error| match error {
+        FrameDecoderError::WindowSizeTooBig { requested, .. } => {
+            let needed = requested.saturating_mul(4);
+            UnpackError::NoRoom {
+                needed,
+                actual: heap as u64,
+            }
+        }
+        FrameDecoderError::TargetTooSmall => UnpackError::Corrupt("too much data"),
+        FrameDecoderError::ReadFrameHeaderError(_) | FrameDecoderError::FrameHeaderError(_) => {
+            UnpackError::Corrupt("a bad header")
+        }
+        _ => UnpackError::Corrupt("bad data"),
+    })
+}
