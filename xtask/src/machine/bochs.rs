@@ -32,10 +32,11 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
     let Boot::Iso(iso) = &spec.boot else {
         bail!("Bochs boots ISO images only");
     };
-    let bochs = bochs::find(ws)?;
+    let bochs =
+        bochs::find(ws.cache()).context("no Bochs on this machine: run `cargo xtask setup`")?;
     let mut files = vec![("bochsrc", configuration(spec, iso, serial, &bochs))];
     let mut args: Vec<String> = ["-q", "-f", "bochsrc"].map(str::to_owned).into();
-    if bochs.debugger {
+    if bochs.packaged {
         // The packaged build stops in its debugger first: tell it to go on.
         files.push(("debugger.rc", "c\n".to_owned()));
         args.extend(["-rc".to_owned(), "debugger.rc".to_owned()]);
@@ -101,11 +102,8 @@ fn configuration(spec: &Spec, iso: &Path, serial: &str, bochs: &Bochs) -> String
         ips(spec.pace)
     ));
     line(format_args!("memory: guest={0}, host={0}", spec.memory_mib));
-    line(format_args!("romimage: file={}", bochs.bios.display()));
-    line(format_args!(
-        "vgaromimage: file={}",
-        bochs.vga_bios.display()
-    ));
+    line(format_args!("romimage: file={}", bochs::BIOS));
+    line(format_args!("vgaromimage: file={}", bochs::VGA_BIOS));
     line(format_args!(
         "ata0-master: type=cdrom, path=\"{}\", status=inserted",
         iso.display()

@@ -1,0 +1,113 @@
+//! What has to be on the machine, and what of it is.
+
+use super::kernels::FLAVOURS;
+use super::packages::PACKAGES;
+use super::rust::{self, BareMetal};
+use super::{bochs, packages};
+use crate::workspace::Workspace;
+
+/// One thing that is needed.
+#[derive(Debug)]
+pub(crate) struct Need {
+    /// Package or part.
+    pub(crate) name: String,
+    /// Its use.
+    pub(crate) why: String,
+    /// What was found, if it was.
+    pub(crate) found: Option<String>,
+    /// What to do on Debian if it was not.
+    pub(crate) remedy: String,
+    /// What to do elsewhere.
+    pub(crate) by_hand: String,
+}
+
+impl Need {
+    /// Whether it is there.
+    pub(crate) fn met(&self) -> bool {
+        self.found.is_some()
+    }
+}
+
+const REMEDY: &str = "cargo xtask setup";
+
+/// Looks for everything. Takes a few milliseconds: it only looks at files.
+pub(crate) fn survey(ws: &Workspace) -> Vec<Need> {
+    let mut needs: Vec<Need> = PACKAGES.iter().map(package).collect();
+    needs.extend(bare_metal());
+    needs.push(emulator(ws));
+    needs.extend(FLAVOURS.iter().map(|flavour| Need {
+        name: format!("guest kernel {}", flavour.name),
+        why: flavour.why.to_owned(),
+        found: flavour.found(ws.cache()),
+        remedy: REMEDY.to_owned(),
+        by_hand: format!(
+            "vmlinuz of Debian's {} and an initrd.img in {}",
+            flavour.package,
+            flavour.dir(ws.cache()).display()
+        ),
+    }));
+    needs
+}
+
+fn package(package: &packages::Package) -> Need {
+    Need {
+        name: package.name.to_owned(),
+        why: package.why.to_owned(),
+        found: package.present().then(|| package.file.to_owned()),
+        remedy: REMEDY.to_owned(),
+        by_hand: format!(
+            "provide {} (Debian's package {})",
+            package.file, package.name
+        ),
+    }
+}
+
+fn bare_metal() -> Vec<Need> {
+    let by_hand = format!("rustup target add {}", rust::TARGET);
+    let whole = |found: String| Need {
+        name: "bare-metal Rust".to_owned(),
+        why: "compiles the hypervisor".to_owned(),
+        found: Some(found),
+        remedy: String::new(),
+        by_hand: String::new(),
+    };
+    match rust::find() {
+        Some(BareMetal::Target(cargo)) => {
+            vec![whole(format!("{} of {}", rust::TARGET, cargo.display()))]
+        }
+        Some(BareMetal::Debian) => {
+            vec![whole(
+                "Debian's rustc-web, cargo-web, rust-web-src".to_owned(),
+            )]
+        }
+        None => rust::missing()
+            .iter()
+            .map(|missing| Need {
+                by_hand: by_hand.clone(),
+                ..package(missing)
+            })
+            .collect(),
+    }
+}
+
+fn emulator(ws: &Workspace) -> Need {
+    let found = bochs::find(ws.cache()).map(|bochs| match bochs::failure(ws.cache()) {
+        Some(why) if bochs.packaged => {
+            format!(
+                "{} (packaged, slow; 3.0 failed: {why})",
+                bochs.program.display()
+            )
+        }
+        _ => bochs.program.display().to_string(),
+    });
+    Need {
+        name: "Bochs 3.0".to_owned(),
+        why: "emulates a CPU with VT-x; built from Debian's source package".to_owned(),
+        found,
+        remedy: REMEDY.to_owned(),
+        by_hand: format!(
+            "a Bochs 3.0 with --enable-vmx=2 --with-nogui as {}",
+            bochs::program(ws.cache()).display()
+        ),
+    }
+}
