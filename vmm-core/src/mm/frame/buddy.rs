@@ -1,0 +1,214 @@
+//! The free blocks: one list per order and cleanliness, threaded through the frame records.
+//!
+//! A free block is `2^order` frames, aligned to its size by frame *number*, so that a block can
+//! back a large page. Blocks split in halves on the way down and join with their buddy (the other
+//! half of the next larger block) on the way up, within one region.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::Mfn;
+
+use super::MAX_ORDER;
+use super::entry::{Index, NONE, Record};
+use super::regions::Regions;
+
+const ORDERS: usize = MAX_ORDER as usize + 1;
+
+/// The heads of the free lists.
+#[derive(Debug)]
+pub(super) struct Buddy {
+    clean: [Index; ORDERS],
+    dirty: [Index; ORDERS],
+    free: u64,
+}
+
+/// The records and regions the lists run through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Records<'a> {
+    pub(super) regions: &'a Regions,
+    pub(super) words: &'a [AtomicU64],
+}
+
+impl Records<'_> {
+    /// The record of a frame.
+    ///
+    /// # Panics
+    /// On an index behind the table: links and indices are our own.
+    pub(super) fn word(&self, index: Index) -> &AtomicU64 {
+        &self.words[index as usize]
+    }
+
+    fn get(&self, index: Index) -> Record {
+        Record::unpack(self.word(index).load(Ordering::Relaxed))
+    }
+
+    fn set(&self, index: Index, record: Record) {
+        self.word(index).store(record.pack(), Ordering::Relaxed);
+    }
+}
+
+impl Buddy {
+    /// No free block at all.
+    pub(super) const fn new() -> Self {
+        Self {
+            clean: [NONE; ORDERS],
+            dirty: [NONE; ORDERS],
+            free: 0,
+        }
+    }
+
+    /// The number of free frames.
+    pub(super) const fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// Takes a block of `2^order` frames; tells whether it is dirty. Its records are all `Inner`.
+    ///
+    /// The smallest block that fits is used, a clean one before a dirty one.
+    pub(super) fn take(&mut self, records: Records<'_>, order: u8) -> Option<(Index, bool)> {
+        for from in order..=MAX_ORDER {
+            for dirty in [false, true] {
+                let index = *self.head(from, dirty);
+                if index != NONE {
+                    self.unlink(records, index);
+                    for half in (order..from).rev() {
+                        self.link(records, index + (1 << half), half, dirty);
+                    }
+                    self.free -= 1 << order;
+                    return Some((index, dirty));
+                }
+            }
+        }
+        None
+    }
+
+    /// Gives a block back, whose records are all `Inner`, and joins it with free buddies.
+    pub(super) fn give(&mut self, records: Records<'_>, mfn: Mfn, order: u8, dirty: bool) {
+        self.free += 1 << order;
+        let (mut mfn, mut order, mut dirty) = (mfn, order, dirty);
+        while order < MAX_ORDER {
+            let size = 1 << order;
+            let buddy = Mfn::new(mfn.raw() ^ size);
+            let first = mfn.min(buddy);
+            if records.regions.holding(first, 2 * size).is_none() {
+                break;
+            }
+            let Some(index) = records.regions.index(buddy, size) else {
+                break;
+            };
+            match records.get(index) {
+                Record::Free {
+                    order: found,
+                    dirty: buddy_dirty,
+                    ..
+                } if found == order => {
+                    self.unlink(records, index);
+                    dirty |= buddy_dirty;
+                }
+                _ => break,
+            }
+            mfn = first;
+            order += 1;
+        }
+        if let Some(index) = records.regions.index(mfn, 1 << order) {
+            self.link(records, index, order, dirty);
+        }
+    }
+
+    fn head(&mut self, order: u8, dirty: bool) -> &mut Index {
+        let heads = if dirty {
+            &mut self.dirty
+        } else {
+            &mut self.clean
+        };
+        &mut heads[usize::from(order)]
+    }
+
+    fn link(&mut self, records: Records<'_>, index: Index, order: u8, dirty: bool) {
+        let next = core::mem::replace(self.head(order, dirty), index);
+        if let Record::Free {
+            order,
+            dirty,
+            next: after,
+            ..
+        } = link_target(records, next)
+        {
+            records.set(
+                next,
+                Record::Free {
+                    order,
+                    dirty,
+                    next: after,
+                    prev: index,
+                },
+            );
+        }
+        records.set(
+            index,
+            Record::Free {
+                order,
+                dirty,
+                next,
+                prev: NONE,
+            },
+        );
+    }
+
+    fn unlink(&mut self, records: Records<'_>, index: Index) {
+        let Record::Free {
+            order,
+            dirty,
+            next,
+            prev,
+        } = records.get(index)
+        else {
+            return;
+        };
+        if let Record::Free {
+            order,
+            dirty,
+            next: after,
+            ..
+        } = link_target(records, next)
+        {
+            records.set(
+                next,
+                Record::Free {
+                    order,
+                    dirty,
+                    next: after,
+                    prev,
+                },
+            );
+        }
+        match link_target(records, prev) {
+            Record::Free {
+                order,
+                dirty,
+                prev: before,
+                ..
+            } => {
+                records.set(
+                    prev,
+                    Record::Free {
+                        order,
+                        dirty,
+                        next,
+                        prev: before,
+                    },
+                );
+            }
+            _ => *self.head(order, dirty) = next,
+        }
+        records.set(index, Record::Inner);
+    }
+}
+
+/// The record at a link, or `Inner` at the end of the list.
+fn link_target(records: Records<'_>, index: Index) -> Record {
+    if index == NONE {
+        Record::Inner
+    } else {
+        records.get(index)
+    }
+}

@@ -1,0 +1,460 @@
+//! The frame table: who owns each frame of RAM, how many hold it, and which are free.
+//!
+//! Eight bytes per frame (`entry`), free blocks in a buddy system (`buddy`), the table itself
+//! carved out of the regions it describes (`regions`). There is one table, [`frames`]; it is set
+//! up once by [`init`].
+//!
+//! ```text
+//!            alloc: one hold                 last put
+//!   free ---------------------> allocated --------------> free, dirty
+//!                                |     ^
+//!                                +-----+  get / put
+//! ```
+//!
+//! A frame is scrubbed before anybody but its last owner sees it: the frames of
+//! [`FrameTable::alloc_zeroed`] are zero, and those of [`FrameTable::alloc_unscrubbed`] become
+//! zero in [`FrameTable::expose`], which comes before the first look. RAM the firmware left
+//! behind counts as dirty.
+#![expect(unsafe_code, reason = "scrubs frames and places the table in RAM")]
+
+mod buddy;
+mod entry;
+mod regions;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::{DomId, Mfn, PAGE_SIZE};
+use spin::{Mutex, Once};
+
+use self::buddy::{Buddy, Records};
+pub use self::entry::Owner;
+use self::entry::{DIRTY, Index, ONE_HOLD, Record};
+use self::regions::Regions;
+use super::directmap;
+
+/// log2 of the frames in the largest block: 1 GiB.
+pub const MAX_ORDER: u8 = 18;
+
+/// Records that fit in one frame.
+const RECORDS_PER_FRAME: u64 = (PAGE_SIZE / size_of::<u64>()) as u64;
+
+static FRAMES: Once<FrameTable> = Once::new();
+
+/// The frame table.
+///
+/// # Panics
+/// Before [`init`].
+#[inline]
+#[must_use]
+pub fn frames() -> &'static FrameTable {
+    let table = FRAMES.get();
+    assert!(table.is_some(), "frame table set up");
+    table.unwrap_or_else(|| unreachable!())
+}
+
+/// Sets the frame table up over `(first frame, number of frames)` regions; later calls change
+/// nothing.
+///
+/// # Safety
+/// As for [`FrameTable::new`].
+///
+/// # Panics
+/// When no region has room for the table.
+pub unsafe fn init(map: &[(Mfn, u64)]) {
+    FRAMES.call_once(|| {
+        // SAFETY: the caller's promise is the callee's.
+        unsafe { FrameTable::new(map) }
+    });
+}
+
+/// All frames of RAM the hypervisor was given, and their owners.
+#[derive(Debug)]
+pub struct FrameTable {
+    regions: Regions,
+    /// One packed [`Record`] per frame, by index.
+    records: &'static [AtomicU64],
+    /// Guards every free block's records; those of allocated frames change by atomic operations.
+    buddy: Mutex<Buddy>,
+    scrubbed: AtomicU64,
+}
+
+/// How many frames are in whose hands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Census {
+    /// All frames of the table.
+    pub total: u64,
+    /// Frames nobody has.
+    pub free: u64,
+    /// The frames that hold the table itself.
+    pub frame_table: u64,
+    /// The hypervisor's own frames.
+    pub hypervisor: u64,
+    /// Page tables and other structures kept for domains.
+    pub tables: u64,
+    /// The domains' memory.
+    pub domains: u64,
+}
+
+impl Census {
+    /// True when every frame is accounted for exactly once.
+    #[must_use]
+    pub const fn adds_up(&self) -> bool {
+        self.total == self.free + self.frame_table + self.hypervisor + self.tables + self.domains
+    }
+}
+
+/// The frames of one domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DomainFrames {
+    /// Its memory.
+    pub memory: u64,
+    /// Page tables and other structures kept for it.
+    pub tables: u64,
+}
+
+impl FrameTable {
+    /// Makes a table over `(first frame, number of frames)` regions, in any order.
+    ///
+    /// # Safety
+    /// The regions are RAM inside the direct map that nothing else uses, now or later.
+    ///
+    /// # Panics
+    /// When no region has room for the table.
+    #[must_use]
+    pub unsafe fn new(map: &[(Mfn, u64)]) -> Self {
+        let regions = Regions::new(map);
+        let own = regions.frames().div_ceil(RECORDS_PER_FRAME);
+        // In the smallest region that has room, so that large blocks stay whole.
+        let place = regions
+            .iter()
+            .filter(|region| region.end - region.start >= own)
+            .min_by_key(|region| region.end - region.start);
+        let start = place.map(|region| Mfn::new(region.end - own));
+        assert!(start.is_some(), "a region with room for the frame table");
+        let start = start.unwrap_or_default();
+        // SAFETY: `own` frames from `start` end a region, which is unused RAM by the caller's
+        // promise.
+        unsafe { directmap::zero(start, own) };
+        let records = directmap::ptr(start.hpa()).cast::<AtomicU64>();
+        // SAFETY: the frames hold at least `frames()` words, are zeroed, aligned to 4 KiB and,
+        // being reserved below, used for nothing else from now on.
+        let records = unsafe {
+            core::slice::from_raw_parts(records.as_ptr(), directmap::to_usize(regions.frames()))
+        };
+        let table = Self {
+            regions,
+            records,
+            buddy: Mutex::new(Buddy::new()),
+            scrubbed: AtomicU64::new(0),
+        };
+        table.reserve(start, own);
+        for region in table.regions.iter() {
+            let end = if region.end == start.raw() + own {
+                start.raw()
+            } else {
+                region.end
+            };
+            table.release_run(region.start, end);
+        }
+        table
+    }
+
+    /// Marks the table's own frames.
+    fn reserve(&self, start: Mfn, count: u64) {
+        for offset in 0..count {
+            let mfn = Mfn::new(start.raw() + offset);
+            self.word(mfn)
+                .store(Record::Reserved.pack(), Ordering::Relaxed);
+        }
+    }
+
+    /// Puts the frames `start..end` on the free lists, in the largest blocks that fit.
+    fn release_run(&self, start: u64, end: u64) {
+        let mut buddy = self.buddy.lock();
+        let mut at = start;
+        while at < end {
+            let fits = (end - at).ilog2();
+            let order = at.trailing_zeros().min(fits).min(u32::from(MAX_ORDER));
+            buddy.give(
+                self.view(),
+                Mfn::new(at),
+                u8::try_from(order).unwrap_or(0),
+                true,
+            );
+            at += 1 << order;
+        }
+    }
+
+    /// Allocates `2^order` frames, aligned to their size, with one hold on each.
+    ///
+    /// Frames for the hypervisor's own use come with whatever bytes they had; all others come
+    /// zeroed. `None` when no block is large enough.
+    #[must_use]
+    pub fn alloc(&self, order: u8, owner: Owner) -> Option<Mfn> {
+        match owner {
+            Owner::Hypervisor => self.take(order, owner, true).map(|(mfn, _)| mfn),
+            Owner::Tables(_) | Owner::Domain(_) => self.alloc_zeroed(order, owner),
+        }
+    }
+
+    /// Allocates `2^order` zeroed frames, aligned to their size, with one hold on each.
+    #[must_use]
+    pub fn alloc_zeroed(&self, order: u8, owner: Owner) -> Option<Mfn> {
+        let (mfn, dirty) = self.take(order, owner, true)?;
+        if dirty {
+            self.scrub(mfn, 1 << order);
+        }
+        Some(mfn)
+    }
+
+    /// Allocates `2^order` frames that nobody may look at before [`FrameTable::expose`].
+    #[must_use]
+    pub(super) fn alloc_unscrubbed(&self, order: u8, owner: Owner) -> Option<Mfn> {
+        self.take(order, owner, false).map(|(mfn, _)| mfn)
+    }
+
+    /// Zeroes those of `2^order` frames that are dirty; from then on all count as dirty, since
+    /// their owner may write them.
+    ///
+    /// # Panics
+    /// When a frame is not allocated.
+    pub(super) fn expose(&self, mfn: Mfn, order: u8) {
+        let (mut run, mut length) = (mfn, 0);
+        for offset in 0..1 << order {
+            let frame = Mfn::new(mfn.raw() + offset);
+            let word = self.word(frame).fetch_or(DIRTY, Ordering::AcqRel);
+            assert!(entry::holds(word) > 0, "frame allocated");
+            if word & DIRTY != 0 {
+                if length == 0 {
+                    run = frame;
+                }
+                length += 1;
+            } else if length > 0 {
+                self.scrub(run, length);
+                length = 0;
+            }
+        }
+        if length > 0 {
+            self.scrub(run, length);
+        }
+    }
+
+    /// Takes a block off the free lists and gives it to `owner`; tells whether it was dirty.
+    /// Its records are marked dirty if it was or if it is `shown` at once.
+    fn take(&self, order: u8, owner: Owner, shown: bool) -> Option<(Mfn, bool)> {
+        let mut buddy = self.buddy.lock();
+        let (index, dirty) = buddy.take(self.view(), order)?;
+        let word = Record::allocated(owner, dirty || shown).pack();
+        for record in self.block(index, order) {
+            record.store(word, Ordering::Relaxed);
+        }
+        let mfn = self.regions.mfn(index);
+        assert!(mfn.is_some(), "free lists hold frames of the table");
+        mfn.map(|mfn| (mfn, dirty))
+    }
+
+    /// Adds a hold on a frame.
+    ///
+    /// # Panics
+    /// When the frame is not allocated, or the count is full.
+    #[inline]
+    pub(super) fn get(&self, mfn: Mfn) {
+        let word = self.word(mfn).fetch_add(ONE_HOLD, Ordering::Relaxed);
+        let holds = entry::holds(word);
+        assert!(
+            holds > 0 && holds < u32::MAX,
+            "frame allocated and not held too often"
+        );
+    }
+
+    /// Drops a hold on a frame; the last one frees it.
+    ///
+    /// # Panics
+    /// When the frame is not allocated.
+    #[inline]
+    pub(super) fn put(&self, mfn: Mfn) {
+        if self.drop_hold(self.word(mfn)) {
+            self.reclaim(mfn, 0);
+        }
+    }
+
+    /// Drops one hold on each of `2^order` frames, as [`FrameTable::alloc`] gave it. A frame that
+    /// somebody else still holds becomes free when the last one lets go.
+    ///
+    /// # Panics
+    /// When the block is not aligned to its size or not all allocated: freeing twice, or what was
+    /// never allocated, is our own bug.
+    pub fn free(&self, mfn: Mfn, order: u8) {
+        assert!(
+            order <= MAX_ORDER && mfn.raw().is_multiple_of(1 << order),
+            "aligned block"
+        );
+        let size = 1_u64 << order;
+        let index = self.regions.index(mfn, size);
+        assert!(index.is_some(), "block of the table");
+        let index = index.unwrap_or_default();
+        let mut run = mfn.raw()..mfn.raw();
+        for (record, frame) in self.block(index, order).iter().zip(mfn.raw()..) {
+            if self.drop_hold(record) {
+                run.end = frame + 1;
+            } else {
+                // This frame stays with its other holders.
+                run.for_each(|frame| self.reclaim(Mfn::new(frame), 0));
+                run = frame + 1..frame + 1;
+            }
+        }
+        if run.end - run.start == size {
+            self.reclaim(mfn, order);
+        } else {
+            run.for_each(|frame| self.reclaim(Mfn::new(frame), 0));
+        }
+    }
+
+    /// Frees one frame whose bytes are all zero again.
+    ///
+    /// # Panics
+    /// When the frame is not allocated.
+    pub(super) fn free_zeroed(&self, mfn: Mfn) {
+        self.word(mfn).fetch_and(!DIRTY, Ordering::AcqRel);
+        self.put(mfn);
+    }
+
+    /// Takes one hold off; true when it was the last.
+    #[inline]
+    fn drop_hold(&self, record: &AtomicU64) -> bool {
+        let holds = entry::holds(record.fetch_sub(ONE_HOLD, Ordering::AcqRel));
+        assert!(holds > 0, "frame allocated");
+        holds == 1
+    }
+
+    /// Puts frames nobody holds on the free lists.
+    fn reclaim(&self, mfn: Mfn, order: u8) {
+        let Some(index) = self.regions.index(mfn, 1 << order) else {
+            return;
+        };
+        let mut buddy = self.buddy.lock();
+        let mut dirty = 0;
+        for record in self.block(index, order) {
+            dirty |= record.swap(Record::Inner.pack(), Ordering::AcqRel) & DIRTY;
+        }
+        buddy.give(self.view(), mfn, order, dirty != 0);
+    }
+
+    /// The owner of a frame; `None` when it is free or not RAM of ours.
+    #[must_use]
+    pub fn owner(&self, mfn: Mfn) -> Option<Owner> {
+        let index = self.regions.index(mfn, 1)?;
+        match Record::unpack(self.view().word(index).load(Ordering::Acquire)) {
+            Record::Allocated { owner, .. } => Some(owner),
+            Record::Inner | Record::Free { .. } | Record::Reserved => None,
+        }
+    }
+
+    /// The number of free frames.
+    #[must_use]
+    pub fn free_frames(&self) -> u64 {
+        self.buddy.lock().free()
+    }
+
+    /// The number of frames zeroed so far.
+    #[must_use]
+    pub fn scrubbed(&self) -> u64 {
+        self.scrubbed.load(Ordering::Relaxed)
+    }
+
+    /// Counts every frame of the table. Walks all records: for reports and tests.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut census = Census {
+            total: self.regions.frames(),
+            ..Census::default()
+        };
+        self.visit(|record, frames| match record {
+            Record::Inner => {}
+            Record::Free { .. } => census.free += frames,
+            Record::Reserved => census.frame_table += frames,
+            Record::Allocated {
+                owner: Owner::Hypervisor,
+                ..
+            } => census.hypervisor += frames,
+            Record::Allocated {
+                owner: Owner::Tables(_),
+                ..
+            } => census.tables += frames,
+            Record::Allocated {
+                owner: Owner::Domain(_),
+                ..
+            } => census.domains += frames,
+        });
+        census
+    }
+
+    /// Counts one domain's frames. Walks all records: for reports and tests.
+    #[must_use]
+    pub fn owned_by(&self, domain: DomId) -> DomainFrames {
+        let mut found = DomainFrames::default();
+        self.visit(|record, frames| match record {
+            Record::Allocated {
+                owner: Owner::Domain(owner),
+                ..
+            } if owner == domain => {
+                found.memory += frames;
+            }
+            Record::Allocated {
+                owner: Owner::Tables(owner),
+                ..
+            } if owner == domain => {
+                found.tables += frames;
+            }
+            _ => {}
+        });
+        found
+    }
+
+    /// Shows every record with the number of frames it stands for. Allocation and freeing wait
+    /// meanwhile.
+    fn visit(&self, mut see: impl FnMut(Record, u64)) {
+        let _still = self.buddy.lock();
+        for record in self.records {
+            let record = Record::unpack(record.load(Ordering::Relaxed));
+            let frames = if let Record::Free { order, .. } = record {
+                1 << order
+            } else {
+                1
+            };
+            see(record, frames);
+        }
+    }
+
+    /// Zeroes frames on their way to an owner, before anybody else can reach them.
+    fn scrub(&self, mfn: Mfn, count: u64) {
+        self.scrubbed.fetch_add(count, Ordering::Relaxed);
+        // SAFETY: the frames lie in the direct map by `new`'s promise; they are allocated, and
+        // not yet in the hands of the owner they were allocated for.
+        unsafe { directmap::zero(mfn, count) };
+    }
+
+    fn view(&self) -> Records<'_> {
+        Records {
+            regions: &self.regions,
+            words: self.records,
+        }
+    }
+
+    /// The record of a frame.
+    #[inline]
+    fn word(&self, mfn: Mfn) -> &AtomicU64 {
+        let index = self.regions.index(mfn, 1);
+        assert!(index.is_some(), "frame of the table");
+        &self.records[index.unwrap_or_default() as usize]
+    }
+
+    /// The records of a block.
+    fn block(&self, index: Index, order: u8) -> &[AtomicU64] {
+        let first = index as usize;
+        &self.records[first..first + (1 << order)]
+    }
+}
+
+#[cfg(test)]
+mod tests;
