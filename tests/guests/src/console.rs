@@ -1,0 +1,124 @@
+//! Where a micro-guest writes: the console ring of its domain; without one, the hypervisor's
+//! own console; outside any hypervisor, the emulators' debug port 0xe9.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use abi::console::{OUT, OUT_CONS, OUT_PROD, OUT_SIZE};
+use abi::hvm::param;
+use abi::{EvtchnPort, Gfn};
+use heapless::String;
+use pv_drivers::guest::{event_channel, hvm, sched};
+use pv_drivers::shared_page::SharedPage;
+
+use crate::{cpu, memory, xen};
+
+/// Bytes of one line; longer ones come out in parts.
+const LINE: usize = 256;
+
+/// The ring's frame, 0 without a ring.
+static FRAME: AtomicU64 = AtomicU64::new(0);
+static PORT: AtomicU32 = AtomicU32::new(0);
+static ON_XEN: AtomicBool = AtomicBool::new(false);
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// Finds the ring.
+pub(crate) fn init() {
+    ON_XEN.store(xen::present(), Ordering::Relaxed);
+    if !xen::present() {
+        return;
+    }
+    let frame = hvm::get_param(param::CONSOLE_PFN);
+    let port = hvm::get_param(param::CONSOLE_EVTCHN);
+    if let (Ok(frame @ 1..), Ok(port @ 1..)) = (frame, port)
+        && let Ok(port) = u32::try_from(port)
+    {
+        PORT.store(port, Ordering::Relaxed);
+        FRAME.store(frame, Ordering::Relaxed);
+    }
+}
+
+/// Writes one line: `say!("text {}", args)`.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)+) => { $crate::console::line(format_args!($($text)+)) };
+}
+
+struct Buffer(String<LINE>);
+
+impl fmt::Write for Buffer {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for c in s.chars() {
+            if self.0.push(c).is_err() {
+                write(self.0.as_bytes());
+                self.0.clear();
+                self.0.push(c).map_err(|_| fmt::Error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes one line; lines of several vCPUs do not mix.
+pub fn line(text: fmt::Arguments<'_>) {
+    // Bounded, since a fault report may come while this vCPU itself is writing.
+    for _ in 0..1_000_000 {
+        if !BUSY.swap(true, Ordering::Acquire) {
+            break;
+        }
+        core::hint::spin_loop();
+    }
+    let mut buffer = Buffer(String::new());
+    // The buffer empties itself, so nothing here can fail.
+    let _ = fmt::write(&mut buffer, format_args!("{text}\r\n"));
+    write(buffer.0.as_bytes());
+    BUSY.store(false, Ordering::Release);
+}
+
+fn write(bytes: &[u8]) {
+    let frame = FRAME.load(Ordering::Relaxed);
+    if frame != 0 {
+        write_ring(memory::view(Gfn::new(frame)), bytes);
+    } else if ON_XEN.load(Ordering::Relaxed) {
+        xen::console_io(bytes);
+    } else {
+        for byte in bytes {
+            // A port nobody listens at swallows the byte; there is nowhere else to say so.
+            let _ = cpu::out8(0xe9, *byte);
+        }
+    }
+}
+
+/// Writes all of `bytes` to the ring, waiting while it is full.
+fn write_ring(ring: SharedPage, bytes: &[u8]) {
+    let port = EvtchnPort(PORT.load(Ordering::Relaxed));
+    let mut produced = ring.u32(OUT_PROD).load(Ordering::Relaxed);
+    for byte in bytes {
+        while produced.wrapping_sub(ring.u32(OUT_CONS).load(Ordering::Acquire)) >= OUT_SIZE {
+            // A refusal cannot be reported anywhere; the ring stays as it is and is tried again.
+            let _ = event_channel::send(port);
+            let _ = sched::yield_now();
+        }
+        let index = (produced & (OUT_SIZE - 1)) as usize;
+        ring.u8(OUT + index).store(*byte, Ordering::Relaxed);
+        produced = produced.wrapping_add(1);
+        ring.u32(OUT_PROD).store(produced, Ordering::Release);
+    }
+    let _ = event_channel::send(port);
+}
+
+/// Waits until everything written has been taken out of the ring.
+pub fn drain() {
+    let frame = FRAME.load(Ordering::Relaxed);
+    if frame == 0 {
+        return;
+    }
+    let ring = memory::view(Gfn::new(frame));
+    for _ in 0..10_000 {
+        let produced = ring.u32(OUT_PROD).load(Ordering::Relaxed);
+        if ring.u32(OUT_CONS).load(Ordering::Acquire) == produced {
+            return;
+        }
+        let _ = sched::yield_now();
+    }
+}
