@@ -1,4 +1,5 @@
 //! Tests of the virtual local APIC.
+#![expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
 use super::{Config, DeliveryMode, Destination, Ipi, VLapic};
 use crate::fault::GuestFault;
@@ -452,10 +453,8 @@ proptest! {
                     None
                 }
             };
-            if let Some(ipi) = ipi {
-                if lapic.inbox().matches(ipi.destination, true) {
-                    lapic.inbox().post(ipi.vector);
-                }
+            if let Some(ipi) = ipi.filter(|ipi| lapic.inbox().matches(ipi.destination, true)) {
+                lapic.inbox().post(ipi.vector);
             }
             if let Some(vector) = lapic.pending_vector() {
                 assert!(vector >= 16);
