@@ -1,0 +1,475 @@
+//! The tree: mapping, unmapping, protecting, splitting.
+
+use abi::{Gfn, Hpa, Mfn};
+
+use crate::entry::{Attr, Entry, Perms};
+use crate::flush::Flush;
+use crate::mem::TableMem;
+use crate::walk::{self, GFN_BITS, Leaf, PageSize, SLOTS, Slot};
+
+/// Bits a machine frame number has in an entry.
+const MFN_BITS: u32 = 40;
+
+/// Why a change was refused. Nothing was changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EptError {
+    /// No memory for a table.
+    NoMemory,
+    /// The guest frame lies outside the address space.
+    OutOfRange,
+    /// Guest or machine frame is not aligned to the page's size.
+    Misaligned,
+    /// Something is mapped there.
+    Occupied,
+    /// Nothing is mapped there.
+    Hole,
+    /// Attributes no CPU takes.
+    BadAttr,
+}
+
+/// A domain's extended page tables.
+///
+/// Dropping the value leaks the tables; [`Ept::teardown`] frees them.
+#[derive(Debug)]
+pub struct Ept<M> {
+    mem: M,
+    root: Mfn,
+    /// Guest frame numbers have at most this many bits.
+    gfn_bits: u32,
+}
+
+/// The size of the pages whose leaves each level holds; the root holds none.
+const LEVELS: [Option<PageSize>; 4] = [
+    None,
+    Some(PageSize::Size1G),
+    Some(PageSize::Size2M),
+    Some(PageSize::Size4K),
+];
+
+/// The level that holds leaves of `size`.
+const fn level_of(size: PageSize) -> usize {
+    match size {
+        PageSize::Size1G => 1,
+        PageSize::Size2M => 2,
+        PageSize::Size4K => 3,
+    }
+}
+
+/// The slots that cover one guest frame, from the root down to `level`.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    slots: [Slot; 4],
+    level: usize,
+}
+
+impl Path {
+    fn slot(&self) -> Slot {
+        self.slots[self.level]
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.level += 1;
+        self.slots[self.level] = slot;
+    }
+}
+
+impl<M: TableMem> Ept<M> {
+    /// Makes empty tables for guest-physical addresses of `address_bits` bits; four levels
+    /// translate 48.
+    ///
+    /// # Errors
+    /// [`EptError::NoMemory`].
+    pub fn new(mem: M, address_bits: u32) -> Result<Self, EptError> {
+        let gfn_bits = address_bits.saturating_sub(abi::PAGE_SHIFT).min(GFN_BITS);
+        let root = mem.alloc().ok_or(EptError::NoMemory)?;
+        Ok(Self {
+            mem,
+            root,
+            gfn_bits,
+        })
+    }
+
+    /// The address of the root table, for the EPT pointer.
+    #[inline]
+    #[must_use]
+    pub const fn root(&self) -> Hpa {
+        self.root.hpa()
+    }
+
+    /// The first guest frame number outside the address space.
+    #[inline]
+    #[must_use]
+    pub const fn gfn_end(&self) -> Gfn {
+        Gfn::new(1 << self.gfn_bits)
+    }
+
+    /// The memory of the tables.
+    #[must_use]
+    pub const fn mem(&self) -> &M {
+        &self.mem
+    }
+
+    /// Finds the leaf that covers `gfn`.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, gfn: Gfn) -> Option<Leaf> {
+        if gfn.raw() >> self.gfn_bits != 0 {
+            return None;
+        }
+        let (_, entry, size) = walk::find(&self.mem, self.root, gfn)?;
+        Some(leaf(gfn, entry, size))
+    }
+
+    /// Finds the first leaf that maps `from` or anything above it.
+    #[must_use]
+    pub fn next(&self, from: Gfn) -> Option<Leaf> {
+        let mut gfn = from;
+        while gfn.raw() >> self.gfn_bits == 0 {
+            let path = self.path(gfn, PageSize::Size4K);
+            let entry = path.slot().read(&self.mem);
+            let hole = match LEVELS[path.level] {
+                Some(size) if entry.is_leaf(size) => return Some(leaf(gfn, entry, size)),
+                Some(size) => size.frames(),
+                None => PageSize::Size1G.frames() * SLOTS as u64,
+            };
+            gfn = Gfn::new((gfn.raw() | (hole - 1)) + 1);
+        }
+        None
+    }
+
+    /// Maps a page where nothing is mapped. No slot was present, so nothing is to invalidate.
+    ///
+    /// # Errors
+    /// [`EptError`]; `Occupied` when any frame of the page is mapped.
+    pub fn map(
+        &mut self,
+        gfn: Gfn,
+        mfn: Mfn,
+        size: PageSize,
+        attr: Attr,
+    ) -> Result<Flush, EptError> {
+        self.check(gfn, size)?;
+        check_leaf(mfn, size, attr)?;
+        if !self.path(gfn, size).slot().read(&self.mem).is_empty() {
+            return Err(EptError::Occupied);
+        }
+        let (path, flush) = self.open(gfn, size)?;
+        path.slot().write(&self.mem, Entry::leaf(mfn, size, attr));
+        self.add_live(&path);
+        Ok(flush)
+    }
+
+    /// Maps one 4 KiB page, over whatever maps its frame now; returns what that was.
+    ///
+    /// # Errors
+    /// [`EptError`].
+    pub fn replace(
+        &mut self,
+        gfn: Gfn,
+        mfn: Mfn,
+        attr: Attr,
+    ) -> Result<(Option<Leaf>, Flush), EptError> {
+        self.check(gfn, PageSize::Size4K)?;
+        check_leaf(mfn, PageSize::Size4K, attr)?;
+        let (path, mut flush) = self.open(gfn, PageSize::Size4K)?;
+        let slot = path.slot();
+        let old = slot.read(&self.mem);
+        slot.write(&self.mem, Entry::leaf(mfn, PageSize::Size4K, attr));
+        if old.is_empty() {
+            self.add_live(&path);
+            return Ok((None, flush));
+        }
+        flush.merge(&self.mem, Flush::when(old.is_present()));
+        Ok((Some(leaf(gfn, old, PageSize::Size4K)), flush))
+    }
+
+    /// Unmaps all there is in the page of `size` at `gfn`, splitting a larger one; shows every
+    /// leaf that went.
+    ///
+    /// # Errors
+    /// [`EptError`]; `Hole` when nothing is mapped there.
+    pub fn unmap(
+        &mut self,
+        gfn: Gfn,
+        size: PageSize,
+        mut see: impl FnMut(Leaf),
+    ) -> Result<Flush, EptError> {
+        self.check(gfn, size)?;
+        let (path, mut flush) = self.open_mapped(gfn, size)?;
+        let entry = path.slot().read(&self.mem);
+        path.slot().write(&self.mem, Entry::EMPTY);
+        self.drop_subtree(gfn, entry, size, &mut flush, &mut see);
+        self.drop_live(path, &mut flush);
+        Ok(flush)
+    }
+
+    /// Gives every present leaf in the page of `size` at `gfn` other permissions, splitting a
+    /// larger page. Leaves that are not present stay so.
+    ///
+    /// # Errors
+    /// [`EptError`]; `Hole` when nothing is mapped there.
+    pub fn protect(&mut self, gfn: Gfn, size: PageSize, perms: Perms) -> Result<Flush, EptError> {
+        self.check(gfn, size)?;
+        if !(Attr {
+            perms,
+            ..Attr::ram(1)
+        })
+        .is_valid()
+        {
+            return Err(EptError::BadAttr);
+        }
+        let (path, mut flush) = self.open_mapped(gfn, size)?;
+        let lost = self.protect_subtree(path.slot(), size, perms);
+        flush.merge(&self.mem, Flush::when(lost));
+        Ok(flush)
+    }
+
+    /// Makes the leaf that covers `gfn` present if it is not; returns it as it is now. Needs no
+    /// invalidation. May run beside lookups, but not beside itself.
+    ///
+    /// # Errors
+    /// `Hole` when there is no leaf, `BadAttr`.
+    pub fn reveal(&self, gfn: Gfn, perms: Perms) -> Result<Leaf, EptError> {
+        if gfn.raw() >> self.gfn_bits != 0 {
+            return Err(EptError::OutOfRange);
+        }
+        if !(Attr {
+            perms,
+            ..Attr::ram(1)
+        })
+        .is_valid()
+        {
+            return Err(EptError::BadAttr);
+        }
+        let found = walk::find(&self.mem, self.root, gfn);
+        let (slot, mut entry, size) = found.ok_or(EptError::Hole)?;
+        if !entry.is_present() {
+            entry = entry.with_perms(perms);
+            slot.write(&self.mem, entry);
+        }
+        Ok(leaf(gfn, entry, size))
+    }
+
+    /// Frees all tables and shows every leaf there was. No CPU may use them any more.
+    pub fn teardown(self, mut see: impl FnMut(Leaf)) {
+        let mut flush = Flush::none();
+        for index in 0..SLOTS {
+            let slot = Slot {
+                table: self.root,
+                index,
+            };
+            let entry = slot.read(&self.mem);
+            if !entry.is_empty() {
+                slot.write(&self.mem, Entry::EMPTY);
+                let gfn = Gfn::new((index as u64) << 27);
+                self.drop_table(gfn, entry.mfn(), PageSize::Size1G, &mut flush, &mut see);
+            }
+        }
+        flush.done(&self.mem);
+        self.mem.free(self.root);
+    }
+
+    /// Checks that a page lies in the address space and is aligned.
+    fn check(&self, gfn: Gfn, size: PageSize) -> Result<(), EptError> {
+        match gfn.checked_add(size.frames()) {
+            Some(end) if end <= self.gfn_end() => {}
+            _ => return Err(EptError::OutOfRange),
+        }
+        if size.base(gfn) == gfn {
+            Ok(())
+        } else {
+            Err(EptError::Misaligned)
+        }
+    }
+
+    /// Walks towards the slot of `size` that covers `gfn`, as far as there are tables.
+    fn path(&self, gfn: Gfn, size: PageSize) -> Path {
+        let root = Slot {
+            table: self.root,
+            index: walk::root_index(gfn),
+        };
+        let mut path = Path {
+            slots: [root; 4],
+            level: 0,
+        };
+        while path.level < level_of(size) {
+            let entry = path.slot().read(&self.mem);
+            let is_leaf = LEVELS[path.level].is_some_and(|here| entry.is_leaf(here));
+            let Some(next) = LEVELS[path.level + 1].filter(|_| !entry.is_empty() && !is_leaf)
+            else {
+                break;
+            };
+            path.push(Slot {
+                table: entry.mfn(),
+                index: next.index(gfn),
+            });
+        }
+        path
+    }
+
+    /// Like [`Ept::open`], where something is mapped.
+    fn open_mapped(&mut self, gfn: Gfn, size: PageSize) -> Result<(Path, Flush), EptError> {
+        if self.path(gfn, size).slot().read(&self.mem).is_empty() {
+            return Err(EptError::Hole);
+        }
+        self.open(gfn, size)
+    }
+
+    /// Walks to the slot of `size` that covers `gfn`, making tables and splitting a larger page
+    /// on the way. Takes all the memory it needs before it changes anything.
+    fn open(&mut self, gfn: Gfn, size: PageSize) -> Result<(Path, Flush), EptError> {
+        let mut path = self.path(gfn, size);
+        let mut flush = Flush::none();
+        let mut tables = [None; 3];
+        let missing = level_of(size) - path.level;
+        for index in 0..missing {
+            tables[index] = self.mem.alloc();
+            if tables[index].is_none() {
+                tables
+                    .into_iter()
+                    .flatten()
+                    .for_each(|table| self.mem.free(table));
+                return Err(EptError::NoMemory);
+            }
+        }
+        for table in tables.into_iter().flatten() {
+            let split = self.grow(&mut path, gfn, table);
+            flush.merge(&self.mem, Flush::when(split));
+        }
+        Ok((path, flush))
+    }
+
+    /// Hangs a new table under the slot a path ends in, and extends the path. When the slot maps
+    /// a page the table maps the same in smaller ones. True when a CPU may have seen that page.
+    fn grow(&mut self, path: &mut Path, gfn: Gfn, table: Mfn) -> bool {
+        let Some(size) = LEVELS.get(path.level + 1).copied().flatten() else {
+            return false;
+        };
+        let old = path.slot().read(&self.mem);
+        if old.is_empty() {
+            self.add_live(path);
+            path.slot().write(&self.mem, Entry::table(table, 0));
+        } else {
+            for (index, part) in (0..SLOTS).zip(0..) {
+                Slot { table, index }.write(&self.mem, old.part(part, size));
+            }
+            path.slot()
+                .write(&self.mem, Entry::table(table, SLOTS as u64));
+        }
+        path.push(Slot {
+            table,
+            index: size.index(gfn),
+        });
+        old.is_present()
+    }
+
+    /// Counts the slot a path ends in as in use.
+    fn add_live(&mut self, path: &Path) {
+        if let Some(parent) = path.level.checked_sub(1).map(|level| path.slots[level]) {
+            let mut entry = parent.read(&self.mem);
+            entry.set_live(entry.live() + 1);
+            parent.write(&self.mem, entry);
+        }
+    }
+
+    /// Counts the slot a path ends in as empty; retires tables that thereby become empty.
+    fn drop_live(&mut self, mut path: Path, flush: &mut Flush) {
+        while let Some(above) = path.level.checked_sub(1) {
+            let parent = path.slots[above];
+            let mut entry = parent.read(&self.mem);
+            if entry.live() > 1 {
+                entry.set_live(entry.live() - 1);
+                parent.write(&self.mem, entry);
+                return;
+            }
+            parent.write(&self.mem, Entry::EMPTY);
+            flush.retire(&self.mem, path.slot().table);
+            path.level = above;
+        }
+    }
+
+    /// Drops what an entry, already taken out of its table, mapped.
+    fn drop_subtree(
+        &self,
+        gfn: Gfn,
+        entry: Entry,
+        size: PageSize,
+        flush: &mut Flush,
+        see: &mut impl FnMut(Leaf),
+    ) {
+        match size.smaller() {
+            Some(smaller) if !entry.is_leaf(size) => {
+                self.drop_table(gfn, entry.mfn(), smaller, flush, see);
+            }
+            _ => {
+                flush.merge(&self.mem, Flush::when(entry.is_present()));
+                see(leaf(gfn, entry, size));
+            }
+        }
+    }
+
+    /// Empties a table whose slots have `size` and starts at `gfn`; retires it.
+    fn drop_table(
+        &self,
+        gfn: Gfn,
+        table: Mfn,
+        size: PageSize,
+        flush: &mut Flush,
+        see: &mut impl FnMut(Leaf),
+    ) {
+        for (index, part) in (0..SLOTS).zip(0..) {
+            let slot = Slot { table, index };
+            let entry = slot.read(&self.mem);
+            if !entry.is_empty() {
+                slot.write(&self.mem, Entry::EMPTY);
+                let gfn = Gfn::new(gfn.raw() + part * size.frames());
+                self.drop_subtree(gfn, entry, size, flush, see);
+            }
+        }
+        flush.retire(&self.mem, table);
+    }
+
+    /// Changes permissions below a slot of `size`; true when a leaf lost any.
+    fn protect_subtree(&mut self, slot: Slot, size: PageSize, perms: Perms) -> bool {
+        let entry = slot.read(&self.mem);
+        match size.smaller() {
+            Some(smaller) if !entry.is_leaf(size) && !entry.is_empty() => {
+                let table = entry.mfn();
+                (0..SLOTS).fold(false, |lost, index| {
+                    self.protect_subtree(Slot { table, index }, smaller, perms) | lost
+                })
+            }
+            _ if entry.is_present() => {
+                slot.write(&self.mem, entry.with_perms(perms));
+                !perms.contains(entry.attr().perms)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Checks the machine side of a leaf.
+fn check_leaf(mfn: Mfn, size: PageSize, attr: Attr) -> Result<(), EptError> {
+    if !mfn.raw().is_multiple_of(size.frames()) {
+        return Err(EptError::Misaligned);
+    }
+    if mfn.raw() >> MFN_BITS != 0 {
+        return Err(EptError::OutOfRange);
+    }
+    if attr.is_valid() {
+        Ok(())
+    } else {
+        Err(EptError::BadAttr)
+    }
+}
+
+/// The leaf an entry of `size` that covers `gfn` stands for.
+#[inline]
+fn leaf(gfn: Gfn, entry: Entry, size: PageSize) -> Leaf {
+    Leaf {
+        gfn: size.base(gfn),
+        mfn: entry.mfn(),
+        size,
+        attr: entry.attr(),
+    }
+}

@@ -1,0 +1,387 @@
+//! The tree against a map from guest frames to mappings.
+
+extern crate std;
+
+use core::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use abi::{Gfn, Mfn};
+use proptest::prelude::*;
+
+use crate::entry::Entry;
+use crate::{Attr, Ept, EptError, Flush, Leaf, MemType, PageSize, Perms, TableMem};
+
+/// Tables in a map of arrays, and a limit on how many there may be.
+#[derive(Debug, Default)]
+struct Tables {
+    frames: RefCell<BTreeMap<u64, [u64; 512]>>,
+    next: Cell<u64>,
+    limit: Cell<Option<usize>>,
+}
+
+impl TableMem for &Tables {
+    fn alloc(&self) -> Option<Mfn> {
+        let mut frames = self.frames.borrow_mut();
+        if self.limit.get().is_some_and(|limit| frames.len() >= limit) {
+            return None;
+        }
+        self.next.set(self.next.get() + 1);
+        frames.insert(self.next.get(), [0; 512]);
+        Some(Mfn::new(self.next.get()))
+    }
+
+    fn free(&self, table: Mfn) {
+        let slots = self
+            .frames
+            .borrow_mut()
+            .remove(&table.raw())
+            .expect("allocated");
+        assert!(slots.iter().all(|slot| *slot == 0), "freed empty");
+    }
+
+    fn read(&self, table: Mfn, index: usize) -> u64 {
+        self.frames.borrow()[&table.raw()][index]
+    }
+
+    fn write(&self, table: Mfn, index: usize, entry: u64) {
+        self.frames
+            .borrow_mut()
+            .get_mut(&table.raw())
+            .expect("allocated")[index] = entry;
+    }
+}
+
+/// What one guest frame is mapped to.
+type Model = BTreeMap<u64, (u64, Attr)>;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Map(u64, PageSize, u64, Attr),
+    Replace(u64, u64, Attr),
+    Unmap(u64, PageSize),
+    Protect(u64, PageSize, Perms),
+    Reveal(u64, Perms),
+}
+
+fn sizes() -> impl Strategy<Value = PageSize> {
+    prop_oneof![
+        4 => Just(PageSize::Size4K),
+        2 => Just(PageSize::Size2M),
+    ]
+}
+
+fn perms() -> impl Strategy<Value = Perms> {
+    prop_oneof![
+        Just(Perms::READ),
+        Just(Perms::RW),
+        Just(Perms::RWX),
+        Just(Perms::empty())
+    ]
+}
+
+fn attrs() -> impl Strategy<Value = Attr> {
+    (perms(), 1_u8..4).prop_map(|(perms, tag)| Attr {
+        perms,
+        ..Attr::ram(tag)
+    })
+}
+
+/// Frames around the borders of a few 2 MiB pages in two far-off places.
+fn gfns() -> impl Strategy<Value = u64> {
+    let place = prop_oneof![Just(0_u64), Just(0x7ff_fe00), Just(0xf_ffff_f800)];
+    (place, 0_u64..4, prop_oneof![0_u64..3, 510_u64..512])
+        .prop_map(|(p, big, small)| p + big * 512 + small)
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (gfns(), sizes(), 0_u64..8, attrs()).prop_map(|(g, s, m, a)| Op::Map(g, s, m, a)),
+        2 => (gfns(), 0_u64..4096, attrs()).prop_map(|(g, m, a)| Op::Replace(g, m, a)),
+        3 => (gfns(), sizes()).prop_map(|(g, s)| Op::Unmap(g, s)),
+        2 => (gfns(), sizes(), perms()).prop_map(|(g, s, p)| Op::Protect(g, s, p)),
+        1 => (gfns(), perms()).prop_map(|(g, p)| Op::Reveal(g, p)),
+    ]
+}
+
+/// Does one operation on both sides. An operation the tree refuses changes nothing.
+fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
+    match *op {
+        Op::Map(gfn, size, mfn, attr) => {
+            let range = block(gfn, size);
+            let mfn = mfn * 512;
+            match ept.map(Gfn::new(range.start), Mfn::new(mfn), size, attr) {
+                Ok(flush) => {
+                    assert!(!flush.is_needed(), "nothing was present");
+                    flush.done(ept.mem());
+                    for (gfn, mfn) in range.zip(mfn..) {
+                        assert!(model.insert(gfn, (mfn, attr)).is_none(), "was free");
+                    }
+                }
+                Err(EptError::Occupied) => assert!(model.range(range).next().is_some()),
+                Err(EptError::NoMemory) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        Op::Replace(gfn, mfn, attr) => match ept.replace(Gfn::new(gfn), Mfn::new(mfn), attr) {
+            Ok((old, flush)) => {
+                let was = model.insert(gfn, (mfn, attr));
+                assert_eq!(old.map(|l| (l.mfn.raw(), l.attr)), was);
+                check_flush(ept, flush, was.into_iter().collect());
+            }
+            Err(error) => assert_eq!(error, EptError::NoMemory),
+        },
+        Op::Unmap(gfn, size) => {
+            let range = block(gfn, size);
+            let mut seen = Vec::new();
+            match ept.unmap(Gfn::new(range.start), size, |leaf| seen.push(leaf)) {
+                Ok(flush) => {
+                    let gone: Model = range.filter_map(|g| Some((g, model.remove(&g)?))).collect();
+                    assert_eq!(frames_of(&seen), gone);
+                    check_flush(ept, flush, gone.into_values().collect());
+                }
+                Err(EptError::Hole) => assert!(model.range(range).next().is_none()),
+                Err(error) => assert_eq!(error, EptError::NoMemory),
+            }
+        }
+        Op::Protect(gfn, size, perms) => protect(ept, model, block(gfn, size), size, perms),
+        Op::Reveal(gfn, perms) => match ept.lookup(Gfn::new(gfn)) {
+            Some(before) => {
+                ept.reveal(Gfn::new(gfn), perms).expect("a leaf");
+                if before.attr.perms.is_empty() {
+                    for gfn in before.gfn.raw()..before.gfn.raw() + before.size.frames() {
+                        model.get_mut(&gfn).expect("mapped").1.perms = perms;
+                    }
+                }
+            }
+            None => assert_eq!(ept.reveal(Gfn::new(gfn), perms), Err(EptError::Hole)),
+        },
+    }
+}
+
+fn protect(
+    ept: &mut Ept<&Tables>,
+    model: &mut Model,
+    range: core::ops::Range<u64>,
+    size: PageSize,
+    perms: Perms,
+) {
+    match ept.protect(Gfn::new(range.start), size, perms) {
+        Ok(flush) => {
+            let mut lost = Vec::new();
+            for (_, (mfn, attr)) in model.range_mut(range) {
+                if !attr.perms.is_empty() {
+                    if !perms.contains(attr.perms) {
+                        lost.push((*mfn, *attr));
+                    }
+                    attr.perms = perms;
+                }
+            }
+            check_flush(ept, flush, lost);
+        }
+        Err(EptError::Hole) => assert!(model.range(range).next().is_none()),
+        Err(error) => assert_eq!(error, EptError::NoMemory),
+    }
+}
+
+/// A change that a CPU may have cached must ask for an invalidation.
+fn check_flush(ept: &Ept<&Tables>, flush: Flush, changed: Vec<(u64, Attr)>) {
+    let visible = changed.iter().any(|(_, attr)| !attr.perms.is_empty());
+    assert!(flush.is_needed() || !visible);
+    flush.done(ept.mem());
+}
+
+fn block(gfn: u64, size: PageSize) -> core::ops::Range<u64> {
+    let start = size.base(Gfn::new(gfn)).raw();
+    start..start + size.frames()
+}
+
+fn frames_of(leaves: &[Leaf]) -> Model {
+    let each = leaves.iter().flat_map(|leaf| {
+        (0..leaf.size.frames()).map(|offset| {
+            (
+                leaf.gfn.raw() + offset,
+                (leaf.mfn.raw() + offset, leaf.attr),
+            )
+        })
+    });
+    each.collect()
+}
+
+/// All that the tree maps, found by walking it with `next`.
+fn all(ept: &Ept<&Tables>) -> Vec<Leaf> {
+    let mut at = Gfn::new(0);
+    let mut leaves = Vec::new();
+    while let Some(leaf) = ept.next(at) {
+        at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
+        leaves.push(leaf);
+    }
+    leaves
+}
+
+/// Checks that every table counts its slots right, by walking the raw entries.
+fn check_counts(tables: &Tables, table: u64, level: u32) -> u64 {
+    let slots = tables.frames.borrow()[&table];
+    let used = slots.iter().filter(|slot| **slot != 0);
+    for slot in used.clone() {
+        let entry = Entry(*slot);
+        if level > 0 && !(level < 3 && entry.large()) {
+            assert_eq!(entry.live(), check_counts(tables, entry.frame(), level - 1));
+            assert!(entry.live() > 0, "empty tables go");
+        }
+    }
+    used.count() as u64
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn agrees_with_the_model(
+        script in proptest::collection::vec(ops(), 1..40),
+        limit in proptest::option::of(1_usize..12),
+    ) {
+        let tables = Tables::default();
+        tables.limit.set(limit);
+        let mut ept = Ept::new(&tables, 48).expect("a root");
+        let mut model = Model::new();
+        for op in &script {
+            step(&mut ept, &mut model, op);
+            check_counts(&tables, ept.root().mfn().raw(), 3);
+        }
+        prop_assert_eq!(&frames_of(&all(&ept)), &model);
+        for (gfn, (mfn, attr)) in &model {
+            let leaf = ept.lookup(Gfn::new(*gfn)).expect("mapped");
+            prop_assert_eq!(leaf.mfn_of(Gfn::new(*gfn)), Mfn::new(*mfn));
+            prop_assert_eq!(leaf.attr, *attr);
+        }
+        let mut seen = Vec::new();
+        ept.teardown(|leaf| seen.push(leaf));
+        prop_assert_eq!(frames_of(&seen), model);
+        prop_assert!(tables.frames.borrow().is_empty(), "every table came back");
+    }
+}
+
+#[test]
+fn a_giant_page_splits_twice_and_goes() {
+    let tables = Tables::default();
+    let mut ept = Ept::new(&tables, 46).expect("a root");
+    let giant = PageSize::Size1G.frames();
+    let flush = ept.map(
+        Gfn::new(giant),
+        Mfn::new(3 * giant),
+        PageSize::Size1G,
+        Attr::ram(1),
+    );
+    flush.expect("mapped").done(ept.mem());
+    assert_eq!(tables.frames.borrow().len(), 2);
+    let inside = Gfn::new(giant + 5 * 512 + 77);
+    assert_eq!(
+        ept.lookup(inside).expect("mapped").mfn_of(inside),
+        Mfn::new(3 * giant + 5 * 512 + 77)
+    );
+
+    let flush = ept
+        .protect(inside, PageSize::Size4K, Perms::READ)
+        .expect("mapped");
+    assert!(flush.is_needed());
+    flush.done(ept.mem());
+    assert_eq!(tables.frames.borrow().len(), 4);
+    let page = ept.lookup(inside).expect("mapped");
+    assert_eq!(
+        (page.size, page.attr.perms),
+        (PageSize::Size4K, Perms::READ)
+    );
+    let next = ept.lookup(Gfn::new(giant)).expect("mapped");
+    assert_eq!((next.size, next.attr.perms), (PageSize::Size2M, Perms::RWX));
+
+    let mut count = 0;
+    let flush = ept.unmap(Gfn::new(giant), PageSize::Size1G, |leaf| {
+        count += leaf.size.frames()
+    });
+    flush.expect("mapped").done(ept.mem());
+    assert_eq!(count, giant);
+    assert_eq!(tables.frames.borrow().len(), 1);
+    ept.teardown(|_| panic!("empty"));
+}
+
+#[test]
+fn raising_permissions_needs_no_invalidation() {
+    let tables = Tables::default();
+    let mut ept = Ept::new(&tables, 48).expect("a root");
+    let gfn = Gfn::new(9);
+    let attr = Attr {
+        perms: Perms::READ,
+        ..Attr::ram(1)
+    };
+    ept.map(gfn, Mfn::new(1), PageSize::Size4K, attr)
+        .expect("mapped")
+        .done(ept.mem());
+    let flush = ept
+        .protect(gfn, PageSize::Size4K, Perms::RW)
+        .expect("mapped");
+    assert!(!flush.is_needed());
+    flush.done(ept.mem());
+    ept.teardown(|leaf| assert_eq!(leaf.attr.perms, Perms::RW));
+}
+
+#[test]
+fn bad_values_are_refused() {
+    let tables = Tables::default();
+    let mut ept = Ept::new(&tables, 36).expect("a root");
+    let attr = Attr::ram(1);
+    let mut map = |gfn, mfn, size, attr| {
+        ept.map(Gfn::new(gfn), Mfn::new(mfn), size, attr)
+            .map(|flush| flush.done(&&tables))
+            .err()
+    };
+    assert_eq!(
+        map(1 << 24, 0, PageSize::Size4K, attr),
+        Some(EptError::OutOfRange)
+    );
+    assert_eq!(
+        map(u64::MAX, 0, PageSize::Size4K, attr),
+        Some(EptError::OutOfRange)
+    );
+    assert_eq!(
+        map(0, 1 << 40, PageSize::Size4K, attr),
+        Some(EptError::OutOfRange)
+    );
+    assert_eq!(
+        map(1, 0, PageSize::Size2M, attr),
+        Some(EptError::Misaligned)
+    );
+    assert_eq!(
+        map(512, 1, PageSize::Size2M, attr),
+        Some(EptError::Misaligned)
+    );
+    assert_eq!(
+        map(0, 0, PageSize::Size4K, Attr::ram(0)),
+        Some(EptError::BadAttr)
+    );
+    let device = Attr {
+        memtype: MemType::Uncacheable,
+        ..attr
+    };
+    assert_eq!(map((1 << 24) - 1, 0xfee00, PageSize::Size4K, device), None);
+    assert_eq!(ept.lookup(Gfn::new(1 << 40)), None);
+    assert_eq!(
+        ept.lookup(Gfn::new((1 << 24) - 1)).map(|l| l.attr),
+        Some(device)
+    );
+    assert_eq!(
+        ept.reveal(Gfn::new(1 << 24), Perms::RW),
+        Err(EptError::OutOfRange)
+    );
+    ept.teardown(|_| ());
+}
+
+#[test]
+#[should_panic(expected = "a flush left undone")]
+fn a_forgotten_flush_is_caught() {
+    let tables = Tables::default();
+    let mut ept = Ept::new(&tables, 48).expect("a root");
+    ept.map(Gfn::new(0), Mfn::new(1), PageSize::Size4K, Attr::ram(1))
+        .expect("mapped")
+        .done(ept.mem());
+    drop(ept.unmap(Gfn::new(0), PageSize::Size4K, |_| ()));
+}

@@ -1,0 +1,141 @@
+//! Levels, indices and the walk from the root to an entry.
+
+use abi::{Gfn, Mfn};
+
+use crate::entry::{Attr, Entry};
+use crate::mem::TableMem;
+
+/// Slots in a table.
+pub const SLOTS: usize = 512;
+/// Address bits that four levels translate, as frame-number bits.
+pub const GFN_BITS: u32 = 36;
+
+/// The sizes of pages, and with them the levels that hold leaves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum PageSize {
+    /// 4 KiB, in a page table.
+    Size4K,
+    /// 2 MiB, in a page directory.
+    Size2M,
+    /// 1 GiB, in a page-directory-pointer table.
+    Size1G,
+}
+
+impl PageSize {
+    /// log2 of the size in frames.
+    #[inline]
+    #[must_use]
+    pub const fn order(self) -> u8 {
+        match self {
+            Self::Size4K => 0,
+            Self::Size2M => 9,
+            Self::Size1G => 18,
+        }
+    }
+
+    /// The size in frames.
+    #[inline]
+    #[must_use]
+    pub const fn frames(self) -> u64 {
+        1 << self.order()
+    }
+
+    /// The next smaller size.
+    #[must_use]
+    pub const fn smaller(self) -> Option<Self> {
+        match self {
+            Self::Size4K => None,
+            Self::Size2M => Some(Self::Size4K),
+            Self::Size1G => Some(Self::Size2M),
+        }
+    }
+
+    /// The slot that covers `gfn` in a table whose slots have this size.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "masked to nine bits")]
+    pub const fn index(self, gfn: Gfn) -> usize {
+        (gfn.raw() >> self.order()) as usize & (SLOTS - 1)
+    }
+
+    /// The first frame of the page of this size that holds `gfn`.
+    #[inline]
+    #[must_use]
+    pub const fn base(self, gfn: Gfn) -> Gfn {
+        Gfn::new(gfn.raw() & !(self.frames() - 1))
+    }
+}
+
+/// The slot that covers `gfn` in the root table.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "masked to nine bits")]
+pub(crate) const fn root_index(gfn: Gfn) -> usize {
+    (gfn.raw() >> 27) as usize & (SLOTS - 1)
+}
+
+/// A leaf: one page of any size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// The first guest frame it maps.
+    pub gfn: Gfn,
+    /// The machine frame that one is mapped to.
+    pub mfn: Mfn,
+    /// The size.
+    pub size: PageSize,
+    /// Everything else.
+    pub attr: Attr,
+}
+
+impl Leaf {
+    /// The machine frame of a guest frame inside the leaf.
+    #[inline]
+    #[must_use]
+    pub const fn mfn_of(&self, gfn: Gfn) -> Mfn {
+        Mfn::new(self.mfn.raw() + (gfn.raw() & (self.size.frames() - 1)))
+    }
+}
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) table: Mfn,
+    pub(crate) index: usize,
+}
+
+impl Slot {
+    #[inline]
+    pub(crate) fn read(self, mem: &impl TableMem) -> Entry {
+        Entry(mem.read(self.table, self.index))
+    }
+
+    #[inline]
+    pub(crate) fn write(self, mem: &impl TableMem, entry: Entry) {
+        mem.write(self.table, self.index, entry.0);
+    }
+}
+
+/// Finds the leaf that covers `gfn`, which has at most [`GFN_BITS`] bits. Reads one entry per
+/// level and nothing else: hypercalls walk here for every page they touch.
+#[inline]
+pub(crate) fn find(mem: &impl TableMem, root: Mfn, gfn: Gfn) -> Option<(Slot, Entry, PageSize)> {
+    let top = Entry(mem.read(root, root_index(gfn)));
+    if top.is_empty() {
+        return None;
+    }
+    let mut table = top.mfn();
+    for size in [PageSize::Size1G, PageSize::Size2M, PageSize::Size4K] {
+        let slot = Slot {
+            table,
+            index: size.index(gfn),
+        };
+        let entry = slot.read(mem);
+        if entry.is_empty() {
+            return None;
+        }
+        if entry.is_leaf(size) {
+            return Some((slot, entry, size));
+        }
+        table = entry.mfn();
+    }
+    None
+}
