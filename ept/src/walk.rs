@@ -68,7 +68,6 @@ impl PageSize {
 
 /// The slot that covers `gfn` in the root table.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "masked to nine bits")]
 pub(crate) const fn root_index(gfn: Gfn) -> usize {
     (gfn.raw() >> 27) as usize & (SLOTS - 1)
 }
