@@ -17,6 +17,8 @@ extern crate std;
 pub mod archive;
 pub mod config;
 pub mod kernel;
+#[cfg(any(test, feature = "synthetic"))]
+pub mod synthetic;
 
 pub use archive::{Archive, ArchiveError, File, write_archive};
 pub use config::{

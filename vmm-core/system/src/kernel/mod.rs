@@ -102,3 +102,6 @@ impl<'a> Image<'a> {
         self.format
     }
 }
+
+#[cfg(test)]
+mod tests;
