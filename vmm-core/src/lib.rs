@@ -2,8 +2,11 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod boot_info;
+pub mod builder;
 pub mod evtchn;
 pub mod fault;
 pub mod intr;
