@@ -1,14 +1,252 @@
-//! `image`.
+//! `image`: the hypervisor and one system as a bootable ISO, for BIOS and UEFI.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
+use crate::{build, setup, system};
 
 /// Options of `cargo xtask image`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// System description (TOML); without it, one Debian guest
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to write the image
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The system that runs without `--config`.
+const DEFAULT_SYSTEM: &str = "docs/examples/debian.toml";
+
+/// What a machine boots from: two files, and the ISO that holds both.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// The hypervisor.
+    pub(crate) hypervisor: PathBuf,
+    /// The boot archive.
+    pub(crate) archive: PathBuf,
+    /// Both, with GRUB.
+    pub(crate) iso: PathBuf,
+}
 
 /// The verb.
-pub(crate) fn run(_ws: &Workspace, _args: &Args) -> Result<()> {
-    bail!("image is not in this tree yet")
+pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
+    setup::ensure(ws)?;
+    let image = make(ws, args.config.as_deref())?;
+    let place = match &args.output {
+        None => image.iso,
+        Some(output) => {
+            fs::copy(&image.iso, output)
+                .with_context(|| format!("cannot write {}", output.display()))?;
+            output.clone()
+        }
+    };
+    println!("{}", place.display());
+    Ok(())
+}
+
+/// Builds the hypervisor, packs the system `config` and makes the ISO.
+pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
+    let hypervisor = build::hypervisor(ws)?.image;
+    let default = ws.root().join(DEFAULT_SYSTEM);
+    let out = ws.out()?;
+    let archive = out.join("system.tsa");
+    system::pack(
+        config.unwrap_or(&default),
+        &[&ws.cache().join("guests")],
+        &archive,
+    )?;
+    let iso_path = out.join("tessera.iso");
+    iso(&hypervisor, Some(&archive), &iso_path)?;
+    Ok(Image {
+        hypervisor,
+        archive,
+        iso: iso_path,
+    })
+}
+
+/// Run by GRUB before the menu: the volume it started from may be only the UEFI partition.
+const EARLY: &str = "search.file /boot/tessera root\nset prefix=($root)/boot/grub\n";
+
+/// Boots at once; an image without archive is one the tests use.
+fn menu(archive: bool) -> String {
+    let module = if archive {
+        "    module2 /boot/system.tsa\n"
+    } else {
+        ""
+    };
+    format!(
+        "set timeout=0\nset default=0\nmenuentry Tessera {{\n    multiboot2 /boot/tessera\n\
+         {module}}}\n"
+    )
+}
+
+/// What GRUB needs to get from the firmware to the hypervisor.
+const MODULES: &[&str] = &[
+    "iso9660",
+    "search_fs_file",
+    "multiboot2",
+    "normal",
+    "configfile",
+    "boot",
+];
+
+/// The date of everything in an image, so that equal files give an equal image.
+const EPOCH: &str = "1767225600";
+const DATE: &str = "2026010100000000";
+
+/// Makes the ISO `out` from the two files.
+///
+/// The steps are those of grub-mkrescue, which itself puts the time and a random number into every
+/// image.
+pub(crate) fn iso(hypervisor: &Path, archive: Option<&Path>, out: &Path) -> Result<()> {
+    let dir = tempfile::tempdir().context("cannot create a directory for the image's files")?;
+    let tree = dir.path().join("tree");
+    let boot = tree.join("boot");
+    let grub = boot.join("grub");
+    fs::create_dir_all(&grub)?;
+    fs::write(grub.join("grub.cfg"), menu(archive.is_some()))?;
+    let copy = |from: &Path, name| {
+        fs::copy(from, boot.join(name)).with_context(|| format!("cannot copy {}", from.display()))
+    };
+    copy(hypervisor, "tessera")?;
+    if let Some(archive) = archive {
+        copy(archive, "system.tsa")?;
+    }
+    let early = dir.path().join("early.cfg");
+    fs::write(&early, EARLY)?;
+    loader(
+        "i386-pc-eltorito",
+        &["biosdisk"],
+        &early,
+        &grub.join("bios.img"),
+    )?;
+    let efi = dir.path().join("bootx64.efi");
+    loader("x86_64-efi", &[], &early, &efi)?;
+    efi_partition(&efi, &grub.join("efi.img"))?;
+    let partial = out.with_extension("part");
+    let mut xorriso = fixed_time("xorriso");
+    xorriso
+        .args(["-as", "mkisofs", "-quiet", "-R", "-V", "TESSERA", "-o"])
+        .arg(&partial);
+    xorriso
+        .arg(format!("--modification-date={DATE}"))
+        .args(["--set_all_file_dates", DATE]);
+    xorriso.args(["--grub2-mbr", "/usr/lib/grub/i386-pc/boot_hybrid.img"]);
+    xorriso.args([
+        "-b",
+        "boot/grub/bios.img",
+        "-no-emul-boot",
+        "-boot-load-size",
+        "4",
+    ]);
+    xorriso.args([
+        "-boot-info-table",
+        "--grub2-boot-info",
+        "-eltorito-alt-boot",
+    ]);
+    xorriso.args([
+        "-e",
+        "boot/grub/efi.img",
+        "-no-emul-boot",
+        "--efi-boot-part",
+    ]);
+    xorriso.arg("--efi-boot-image").arg(&tree);
+    execute(&mut xorriso)?;
+    fs::rename(&partial, out).with_context(|| format!("cannot write {}", out.display()))
+}
+
+/// A GRUB program for one firmware, with all its modules inside.
+fn loader(format: &str, extra: &[&str], early: &Path, out: &Path) -> Result<()> {
+    let mut mkimage = fixed_time("grub-mkimage");
+    mkimage
+        .args(["-O", format, "-p", "/boot/grub", "-c"])
+        .arg(early)
+        .arg("-o")
+        .arg(out);
+    execute(mkimage.args(extra).args(MODULES))
+}
+
+/// The small FAT file system that UEFI starts from.
+fn efi_partition(program: &Path, out: &Path) -> Result<()> {
+    const SIZE: u64 = 1440 << 10;
+    fs::File::create(out)?.set_len(SIZE)?;
+    let mut format = fixed_time("mformat");
+    execute(
+        format
+            .arg("-i")
+            .arg(out)
+            .args(["-f", "1440", "-N", "54455353", "::"]),
+    )?;
+    let mut mkdir = fixed_time("mmd");
+    execute(mkdir.arg("-i").arg(out).args(["::EFI", "::EFI/BOOT"]))?;
+    let mut copy = fixed_time("mcopy");
+    execute(
+        copy.arg("-i")
+            .arg(out)
+            .arg(program)
+            .arg("::EFI/BOOT/BOOTX64.EFI"),
+    )
+}
+
+/// A command for which the time stands still.
+fn fixed_time(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("SOURCE_DATE_EPOCH", EPOCH)
+        .env("TZ", "UTC")
+        .env("LC_ALL", "C.UTF-8");
+    command
+}
+
+/// Runs it; what it printed is shown only if it fails.
+fn execute(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let done = command
+        .output()
+        .with_context(|| format!("cannot run {name} (cargo xtask doctor)"))?;
+    let words = String::from_utf8_lossy(&done.stderr);
+    ensure!(
+        done.status.success(),
+        "{name} failed ({}): {}",
+        done.status,
+        words.trim()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{iso, menu};
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn equal_files_give_an_equal_image() {
+        if !Path::new("/usr/bin/xorriso").exists() || !Path::new("/usr/lib/grub/i386-pc").exists() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "content").unwrap();
+        let make = |name| {
+            let out = dir.path().join(name);
+            iso(&file, Some(&file), &out).unwrap();
+            fs::read(out).unwrap()
+        };
+        assert!(make("one.iso") == make("two.iso"));
+    }
+
+    #[test]
+    fn the_menu_does_not_wait() {
+        let text = menu(true);
+        assert!(text.starts_with("set timeout=0\n"), "{text}");
+        assert!(text.contains("module2 /boot/system.tsa\n}"), "{text}");
+        assert!(!menu(false).contains("module2"));
+    }
 }

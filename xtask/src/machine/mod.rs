@@ -14,6 +14,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -159,6 +161,17 @@ impl Running {
         self.child
             .try_wait()
             .context("cannot wait for the emulator")
+    }
+
+    /// The emulator's exit status, given a moment to end after it has hung up.
+    pub(crate) fn wait_briefly(&mut self) -> Result<Option<ExitStatus>> {
+        for _ in 0..20 {
+            if let Some(status) = self.status()? {
+                return Ok(Some(status));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(None)
     }
 
     /// The emulator's process id.

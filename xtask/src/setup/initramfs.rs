@@ -9,7 +9,6 @@ const INITTAB: &str = "\
 ::sysinit:/etc/init.d/rcS
 ::respawn:-/bin/cttyhack /etc/init.d/console
 ::ctrlaltdel:/sbin/reboot
-::shutdown:/bin/umount -a -r
 ";
 
 const RCS: &str = "\
@@ -30,7 +29,8 @@ echo
 ";
 
 /// Runs on the console as its session leader, so that Ctrl-C reaches what runs there.
-/// `tessera.run=\"COMMANDS\"` on the kernel's command line runs them once before the shell.
+/// `tessera.run="COMMANDS"` (or all of it in quotes) on the kernel's command line runs them once
+/// before the shell.
 const CONSOLE: &str = "\
 #!/bin/sh
 export HOME=/root PATH=/sbin:/usr/sbin:/bin:/usr/bin
@@ -40,12 +40,11 @@ case \"$cmdline\" in
 *tessera.run=*)
     if [ ! -e /tmp/tessera.run ]; then
         run=${cmdline#*tessera.run=}
-        case \"$run\" in
-        '\"'*) run=${run#'\"'}; run=${run%%'\"'*} ;;
+        case \"$cmdline\" in
+        *'\"tessera.run='*) run=${run%%'\"'*} ;;
+        *'tessera.run=\"'*) run=${run#'\"'}; run=${run%%'\"'*} ;;
         *) run=${run%% *} ;;
         esac
-        # A quoted parameter may come as \"tessera.run=...\".
-        run=${run%'\"'}
         echo \"$run\" >/tmp/tessera.run
         sh /tmp/tessera.run
         echo \"tessera.run: exit status $?\"

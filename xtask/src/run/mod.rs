@@ -1,0 +1,131 @@
+//! `run`: boots a system and connects this terminal to its consoles.
+
+mod escape;
+mod session;
+mod terminal;
+pub(crate) mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::machine::{self, Boot, Host, Kind, Pace, Running, Spec};
+use crate::workspace::Workspace;
+use crate::{image, setup};
+use session::{Ended, Outcome};
+use watch::End;
+
+/// Options of `cargo xtask run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// System description (TOML); without it, one Debian guest
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Emulator; by default QEMU where KVM offers nested VT-x, else Bochs
+    #[arg(long, value_enum)]
+    machine: Option<Kind>,
+    /// CPUs of the machine
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Memory of the machine in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB",
+          value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    memory: u32,
+    /// CPU model, in the emulator's own words
+    #[arg(long, value_name = "MODEL")]
+    cpu_model: Option<String>,
+    /// Stop after this time, with an error
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Show what would be started, and start nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The verb.
+pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
+    setup::ensure(ws)?;
+    let image = image::make(ws, args.config.as_deref())?;
+    let (kind, reason) = machine::choose(&Host::probe(), args.machine);
+    let boot = match kind {
+        Kind::Bochs => Boot::Iso(image.iso),
+        Kind::Qemu => Boot::Kernel {
+            image: image.hypervisor,
+            archive: image.archive,
+        },
+    };
+    let spec = Spec {
+        cpus: args.cpus,
+        memory_mib: args.memory,
+        pace: Pace::RealTime,
+        cpu_model: args.cpu_model.clone(),
+        ..Spec::new(kind, boot)
+    };
+    if args.dry_run {
+        show(ws, &spec)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "Machine: {} ({reason}). Ctrl-] h: help, Ctrl-] q: power off, Ctrl-] x: kill.",
+        kind.name()
+    );
+    let mut running = machine::start(ws, &spec)?;
+    let ended = session::connect(&running, args.timeout.map(Duration::from_secs))?;
+    let verdict = verdict(&ended, &mut running, args.timeout);
+    running.kill();
+    verdict.map(|()| ExitCode::SUCCESS)
+}
+
+/// Says what would be started.
+fn show(ws: &Workspace, spec: &Spec) -> Result<()> {
+    let plan = machine::plan(ws, spec)?;
+    println!("{}", plan.command_line());
+    for (name, text) in plan.files() {
+        println!("\n{name}:\n{}", text.trim_end());
+    }
+    Ok(())
+}
+
+/// Whether the run went well, else what went wrong.
+fn verdict(ended: &Ended, running: &mut Running, limit: Option<u64>) -> Result<()> {
+    let panic = ended
+        .panic
+        .as_ref()
+        .map(|panic| format!("{panic} (see above); "));
+    let panic = panic.unwrap_or_default();
+    match &ended.outcome {
+        Outcome::Said(words) if words.good() => Ok(()),
+        Outcome::Said(words) => {
+            let how = match words.end {
+                End::PowerOff => "powered off",
+                End::Reboot => "restarted the machine, which did not come back",
+                End::Halt => "halted",
+            };
+            bail!("{panic}the hypervisor {how}: {}", words.reason)
+        }
+        Outcome::Died => {
+            let status = running.wait_briefly()?;
+            let messages = running.emulator_messages();
+            let status = status.map_or("still running".to_owned(), |status| status.to_string());
+            bail!(
+                "{panic}the emulator ended ({status}) without the hypervisor's last words; it said:\n{}",
+                if messages.is_empty() {
+                    "(nothing)"
+                } else {
+                    &messages
+                }
+            )
+        }
+        Outcome::Killed => bail!("the machine was killed by Ctrl-] x"),
+        Outcome::Signal(name) => bail!("stopped by {name}; the machine was killed"),
+        Outcome::TimedOut => {
+            bail!(
+                "{panic}the run did not end within {} s; the machine was killed",
+                limit.unwrap_or(0)
+            )
+        }
+    }
+}
