@@ -230,7 +230,6 @@ impl fmt::Display for CrashReason {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use std::string::ToString;
 
     use super::{CrashReason, GuestFault, InsnBytes};

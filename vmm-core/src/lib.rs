@@ -12,3 +12,4 @@ pub mod fault;
 pub mod intr;
 pub mod mm;
 pub mod platform;
+pub mod policy;

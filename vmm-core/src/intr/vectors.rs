@@ -79,6 +79,4 @@ mod tests {
             }
         }
     }
-
-    extern crate std;
 }

@@ -6,7 +6,6 @@ use crate::fault::GuestFault;
 use crate::intr::inbox::{Inbox, route};
 use proptest::prelude::{any, prop, proptest};
 
-extern crate std;
 use std::sync::Arc;
 use std::vec::Vec;
 

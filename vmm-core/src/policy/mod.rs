@@ -1,0 +1,3 @@
+//! What a guest sees of the processor: CPUID and MSRs, by table, deny by default.
+
+pub mod cpuid;
