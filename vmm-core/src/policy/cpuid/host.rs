@@ -140,7 +140,8 @@ fn ids_per_package(vcpus: u32) -> u32 {
 pub(super) fn crystal(tsc_khz: u32) -> Registers {
     let tsc_khz = tsc_khz.max(1);
     let exact = TIMER_KHZ.checked_div(gcd(tsc_khz, TIMER_KHZ)).unwrap_or(1);
-    let finest = u32::MAX.checked_div(tsc_khz).unwrap_or(1);
+    // The numerator is rounded: leave room for half a step.
+    let finest = (u32::MAX - TIMER_KHZ).checked_div(tsc_khz).unwrap_or(1);
     let denominator = exact.min(finest).max(1);
     let product = u64::from(tsc_khz).saturating_mul(u64::from(denominator));
     let half = u64::from(TIMER_KHZ >> 1);
