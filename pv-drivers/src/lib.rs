@@ -4,6 +4,7 @@
 //! access to memory shared with a peer goes through [`shared_page::SharedPage`].
 #![no_std]
 
+pub mod console;
 pub mod guest;
 pub mod hypercall;
 pub mod shared_page;

@@ -1,0 +1,31 @@
+//! The paravirtual console (`public/io/console.h`): one page with a ring each way.
+//!
+//! [`Back`] serves the ring for the side that has the terminal, [`Front`] is the guest's half.
+//! Neither knows how the other is notified: results say when a notification is due.
+
+mod back;
+mod front;
+mod ring;
+#[cfg(test)]
+mod test_page;
+
+use abi::console::{IN, IN_CONS, IN_PROD, IN_SIZE, OUT, OUT_CONS, OUT_PROD, OUT_SIZE};
+
+pub use back::{Back, Drained};
+pub use front::Front;
+pub use ring::{Broken, Consumer, Layout, Producer};
+
+/// The ring to the guest.
+const INPUT: Layout = Layout {
+    data: IN,
+    size: IN_SIZE,
+    cons: IN_CONS,
+    prod: IN_PROD,
+};
+/// The ring from the guest.
+const OUTPUT: Layout = Layout {
+    data: OUT,
+    size: OUT_SIZE,
+    cons: OUT_CONS,
+    prod: OUT_PROD,
+};
