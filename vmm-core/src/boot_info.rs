@@ -109,7 +109,13 @@ mod tests {
 
     #[test]
     fn a_region_counts_whole_pages() {
-        let region = MemoryRegion { start: Hpa::new(0x1000), end: Hpa::new(0x3fff) };
-        assert_eq!((region.len(), region.pages(), region.is_empty()), (0x2fff, 2, false));
+        let region = MemoryRegion {
+            start: Hpa::new(0x1000),
+            end: Hpa::new(0x3fff),
+        };
+        assert_eq!(
+            (region.len(), region.pages(), region.is_empty()),
+            (0x2fff, 2, false)
+        );
     }
 }

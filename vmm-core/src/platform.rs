@@ -46,7 +46,9 @@ impl End {
     /// The end that `name` stands for.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Halt, Self::Reboot, Self::Poweroff].into_iter().find(|end| end.name() == name)
+        [Self::Halt, Self::Reboot, Self::Poweroff]
+            .into_iter()
+            .find(|end| end.name() == name)
     }
 
     const fn from_raw(raw: u8) -> Self {
@@ -77,6 +79,10 @@ pub struct Platform {
     pub device_interrupt: fn(u8),
     /// Tells the local APIC that the interrupt in service is done.
     pub end_of_interrupt: fn(),
+    /// Takes the host's NMI path: for a VM exit that an NMI caused. Returns with NMIs open again.
+    pub nmi: fn(),
+    /// Takes the host's machine check path: for a VM exit that a machine check caused.
+    pub machine_check: fn(),
     /// Ends the run for the reason given: see [`end`].
     pub end: fn(End, fmt::Arguments<'_>) -> !,
 }
@@ -123,7 +129,9 @@ pub fn console_write(bytes: &[u8]) {
 /// Takes the next byte that came in on the serial console.
 #[must_use]
 pub fn console_read() -> Option<u8> {
-    PLATFORM.get().and_then(|platform| (platform.console_read)())
+    PLATFORM
+        .get()
+        .and_then(|platform| (platform.console_read)())
 }
 
 /// Waits until everything written to the console has left the machine.
@@ -136,7 +144,9 @@ pub fn console_flush() {
 /// Serves one host interrupt, whether it came through the IDT (in the idle loop) or was
 /// acknowledged by a VM exit. Called with interrupts off.
 pub fn interrupt(vector: u8) {
-    let Some(platform) = PLATFORM.get() else { return };
+    let Some(platform) = PLATFORM.get() else {
+        return;
+    };
     match vector {
         VECTOR_SPURIOUS => return,
         VECTOR_ISA..=0x2f => (platform.device_interrupt)(vector),
@@ -149,9 +159,26 @@ pub fn interrupt(vector: u8) {
     (platform.end_of_interrupt)();
 }
 
+/// Serves an NMI that came as a VM exit.
+pub fn nmi() {
+    if let Some(platform) = PLATFORM.get() {
+        (platform.nmi)();
+    }
+}
+
+/// Serves a machine check that came as a VM exit; does not return on bare metal.
+pub fn machine_check() {
+    if let Some(platform) = PLATFORM.get() {
+        (platform.machine_check)();
+    }
+}
+
 /// Ends the run: drains the console, prints `tessera: end: <end> (<reason>)` as the last line,
 /// stops the other CPUs and does what `end` says, falling back to a halt.
-#[expect(clippy::panic, reason = "without a machine there is nothing to end but the caller")]
+#[expect(
+    clippy::panic,
+    reason = "without a machine there is nothing to end but the caller"
+)]
 pub fn end(end: End, reason: fmt::Arguments<'_>) -> ! {
     match PLATFORM.get() {
         Some(platform) => (platform.end)(end, reason),
