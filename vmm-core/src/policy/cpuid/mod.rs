@@ -21,6 +21,8 @@ use abi::{DomId, VcpuId};
 use features::{Register, allowed, forced};
 use xstate::XStates;
 
+pub(super) use xen::HYPERCALL_PAGE_MSR;
+
 /// The last basic leaf: the processor frequency.
 const MAX_BASIC: u32 = 0x16;
 /// The last extended leaf: the address widths.
