@@ -9,6 +9,7 @@ pub mod boot_info;
 pub mod builder;
 pub mod evtchn;
 pub mod fault;
+pub mod grant;
 pub mod intr;
 pub mod mm;
 pub mod platform;
