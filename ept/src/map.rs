@@ -29,9 +29,9 @@ pub enum EptError {
 
 /// A domain's extended page tables.
 ///
-/// Dropping the value leaks the tables; [`Ept::teardown`] frees them.
+/// Dropping the value frees the tables: no CPU may use them any more then.
 #[derive(Debug)]
-pub struct Ept<M> {
+pub struct Ept<M: TableMem> {
     mem: M,
     root: Mfn,
     /// Guest frame numbers have at most this many bits.
@@ -250,8 +250,8 @@ impl<M: TableMem> Ept<M> {
         Ok(leaf(gfn, entry, size))
     }
 
-    /// Frees all tables and shows every leaf there was. No CPU may use them any more.
-    pub fn teardown(self, mut see: impl FnMut(Leaf)) {
+    /// Unmaps everything, showing every leaf there was.
+    pub fn clear(&mut self, mut see: impl FnMut(Leaf)) -> Flush {
         let mut flush = Flush::none();
         for index in 0..SLOTS {
             let slot = Slot {
@@ -265,8 +265,7 @@ impl<M: TableMem> Ept<M> {
                 self.drop_table(gfn, entry.mfn(), PageSize::Size1G, &mut flush, &mut see);
             }
         }
-        flush.done(&self.mem);
-        self.mem.free(self.root);
+        flush
     }
 
     /// Checks that a page lies in the address space and is aligned.
@@ -445,6 +444,13 @@ impl<M: TableMem> Ept<M> {
             }
             _ => false,
         }
+    }
+}
+
+impl<M: TableMem> Drop for Ept<M> {
+    fn drop(&mut self) {
+        self.clear(|_| ()).done(&self.mem);
+        self.mem.free(self.root);
     }
 }
 

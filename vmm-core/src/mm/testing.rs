@@ -11,6 +11,7 @@ use std::sync::Once;
 use std::vec::Vec;
 
 use abi::{Hpa, Mfn};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::directmap;
@@ -51,6 +52,25 @@ pub fn init() {
         // SAFETY: these regions lie in the arena, and private tables are made below them.
         unsafe { frame::init(&map) };
     });
+}
+
+std::thread_local! {
+    /// Allocations this thread may still make; `None` for any number.
+    static BUDGET: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Lets only the next `budget` frame allocations of this thread succeed, or any number again.
+pub fn limit_allocations(budget: Option<u32>) {
+    BUDGET.set(budget);
+}
+
+/// Counts one allocation of this thread; true when it is to fail.
+pub(super) fn allocation_fails() -> bool {
+    let Some(left) = BUDGET.get() else {
+        return false;
+    };
+    BUDGET.set(Some(left.saturating_sub(1)));
+    left == 0
 }
 
 /// `count` frames of RAM nobody uses, for a frame table of the test's own. They are aligned to

@@ -242,6 +242,10 @@ impl FrameTable {
     /// Takes a block off the free lists and gives it to `owner`; tells whether it was dirty.
     /// Its records are marked dirty if it was or if it is `shown` at once.
     fn take(&self, order: u8, owner: Owner, shown: bool) -> Option<(Mfn, bool)> {
+        #[cfg(test)]
+        if super::testing::allocation_fails() {
+            return None;
+        }
         let mut buddy = self.buddy.lock();
         let (index, dirty) = buddy.take(self.view(), order)?;
         let word = Record::allocated(owner, dirty || shown).pack();

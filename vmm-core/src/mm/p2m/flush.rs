@@ -1,0 +1,112 @@
+//! What a change of the p2m leaves to do: invalidate, then let go of pages and tables.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use abi::Mfn;
+
+use super::tables::Tables;
+use crate::mm::frame::frames;
+
+/// Blocks a token keeps without memory of its own.
+const INLINE: usize = 4;
+
+/// A block of `2^order` frames with one hold on each.
+pub(super) type Block = (Mfn, u8);
+
+/// The duty that comes with a change of a p2m.
+///
+/// When [`Flush::is_needed`], no pCPU may go on in the guest with an old translation: invalidate
+/// (INVEPT) on all that ran the domain, *without* the p2m's lock, then call [`Flush::done`]. Only
+/// that gives back the pages and table frames taken out of use, so none is seen by a new owner
+/// while a pCPU can still reach it.
+#[must_use = "pages wait for this to be done, and pCPUs may still use the old translation"]
+#[derive(Debug)]
+pub struct Flush {
+    ept: ept::Flush,
+    tables: Tables,
+    few: heapless::Vec<Block, INLINE>,
+    more: Vec<Block>,
+}
+
+impl Flush {
+    /// Nothing to do yet.
+    pub(super) const fn none(tables: Tables) -> Self {
+        Self {
+            ept: ept::Flush::none(),
+            tables,
+            few: heapless::Vec::new(),
+            more: Vec::new(),
+        }
+    }
+
+    /// A duty of the page tables alone.
+    pub(super) const fn of(ept: ept::Flush, tables: Tables) -> Self {
+        Self {
+            ept,
+            tables,
+            few: heapless::Vec::new(),
+            more: Vec::new(),
+        }
+    }
+
+    /// A duty of the page tables, and a block that went out of use.
+    pub(super) fn with(ept: ept::Flush, tables: Tables, block: Block) -> Self {
+        let mut flush = Self::of(ept, tables);
+        // An empty list has room.
+        let _ = flush.few.push(block);
+        flush
+    }
+
+    /// True when a pCPU may still use what was changed.
+    #[must_use]
+    pub const fn is_needed(&self) -> bool {
+        self.ept.is_needed()
+    }
+
+    /// Takes on the duty of a later change of the same p2m, so that one invalidation serves both.
+    ///
+    /// # Errors
+    /// Gives `other` back when there is no memory to remember its pages: finish one of the two
+    /// before going on.
+    pub fn merge(&mut self, mut other: Self) -> Result<(), Self> {
+        let new = other.few.len() + other.more.len();
+        if self.few.len() + new > INLINE && self.more.try_reserve(new).is_err() {
+            return Err(other);
+        }
+        self.ept.merge(
+            &self.tables,
+            mem::replace(&mut other.ept, ept::Flush::none()),
+        );
+        for block in mem::take(&mut other.few)
+            .into_iter()
+            .chain(mem::take(&mut other.more))
+        {
+            if let Err(block) = self.few.push(block) {
+                self.more.push(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that every pCPU has invalidated, or that none needs to; lets pages and tables go.
+    pub fn done(mut self) {
+        mem::replace(&mut self.ept, ept::Flush::none()).done(&self.tables);
+        for (mfn, order) in mem::take(&mut self.few)
+            .into_iter()
+            .chain(mem::take(&mut self.more))
+        {
+            frames().free(mfn, order);
+        }
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        // In release builds a lost token leaks its pages, which is safe.
+        debug_assert!(
+            self.few.is_empty() && self.more.is_empty(),
+            "a flush left undone"
+        );
+    }
+}

@@ -1,0 +1,513 @@
+//! A domain's guest-physical memory: which machine frame backs each guest frame.
+//!
+//! [`P2m`] owns the domain's extended page tables and one hold on every frame they map, so a frame
+//! outlives its mappings and a mapping never outlives its frame. It tells apart:
+//!
+//! | kind      | frames                                           | when unmapped     |
+//! |-----------|--------------------------------------------------|-------------------|
+//! | `Ram`     | the domain's own memory, in pages of any size    | freed, scrubbed   |
+//! | `Shared`  | a page the hypervisor or the domain also holds   | this hold dropped |
+//! | `Foreign` | another domain's page, mapped by grant           | this hold dropped |
+//!
+//! A guest frame in none of them is a hole; the guest may have MMIO emulated there.
+//!
+//! RAM can be backed *on touch*: it has its frames, but no permissions yet, and the first access
+//! by guest or hypervisor scrubs its page and makes it present. That costs no invalidation.
+//!
+//! Changes return a [`Flush`], which the caller turns into INVEPT where the domain runs.
+#![expect(
+    unsafe_code,
+    reason = "opens guest pages, which it keeps allocated, to the hypervisor"
+)]
+
+mod flush;
+mod tables;
+
+use core::marker::PhantomData;
+
+use abi::{DomId, Errno, Gfn, Hpa, Mfn};
+use ept::{Attr, Ept, EptError, Leaf, MemType, PageSize};
+use spin::Mutex;
+
+pub use self::flush::Flush;
+use self::tables::Tables;
+use super::directmap::{self, Window};
+use super::frame::{Owner, frames};
+use super::page::PageRef;
+
+pub use ept::Perms;
+
+/// What backs a guest frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PageKind {
+    /// The domain's own memory.
+    Ram = 1,
+    /// A page held by others in the hypervisor too: shared info, grant table, console ring.
+    Shared = 2,
+    /// A page of another domain, mapped by grant.
+    Foreign = 3,
+}
+
+impl PageKind {
+    const fn from_tag(tag: u8) -> Self {
+        match tag {
+            1 => Self::Ram,
+            2 => Self::Shared,
+            _ => Self::Foreign,
+        }
+    }
+}
+
+/// What a guest frame is mapped to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct P2mEntry {
+    /// The machine frame.
+    pub mfn: Mfn,
+    /// What it is.
+    pub kind: PageKind,
+    /// True when the guest may write it.
+    pub writable: bool,
+}
+
+/// What the machine's tables can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Guest-physical address bits: the host's MAXPHYADDR, of which four levels use up to 48.
+    pub address_bits: u32,
+    /// 2 MiB pages (`IA32_VMX_EPT_VPID_CAP` bit 16).
+    pub large: bool,
+    /// 1 GiB pages (`IA32_VMX_EPT_VPID_CAP` bit 17).
+    pub giant: bool,
+}
+
+/// When RAM is scrubbed and made present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// At once, in the largest pages that fit.
+    Now,
+    /// At the first touch of each page, of up to 2 MiB.
+    OnTouch,
+}
+
+/// How an EPT violation turned out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The access is allowed now: enter the guest again.
+    Resolved,
+    /// The page is there but not for this access.
+    Denied(P2mEntry),
+    /// Nothing is mapped: the access goes to an emulated device, or to none.
+    Hole,
+}
+
+/// A domain's guest-physical memory. See the module.
+#[derive(Debug)]
+pub struct P2m {
+    ept: Ept<Tables>,
+    tables: Tables,
+    limits: Limits,
+    ram: u64,
+    /// The highest guest frame ever mapped.
+    highest: Gfn,
+    /// Serialises the first touches, which happen beside lookups.
+    touch: Mutex<()>,
+    /// The duty of changes taken back; goes out with the next token.
+    pending: Option<Flush>,
+}
+
+impl P2m {
+    /// Makes the empty memory of a domain.
+    ///
+    /// # Errors
+    /// [`Errno::Enomem`].
+    pub fn new(domain: DomId, limits: Limits) -> Result<Self, Errno> {
+        let tables = Tables { domain };
+        let ept = Ept::new(tables, limits.address_bits).map_err(errno)?;
+        let (ram, highest) = (0, Gfn::new(0));
+        Ok(Self {
+            ept,
+            tables,
+            limits,
+            ram,
+            highest,
+            touch: Mutex::new(()),
+            pending: None,
+        })
+    }
+
+    /// The root table, for the EPT pointer.
+    #[inline]
+    #[must_use]
+    pub const fn root(&self) -> Hpa {
+        self.ept.root()
+    }
+
+    /// The number of RAM pages mapped.
+    #[must_use]
+    pub const fn ram_pages(&self) -> u64 {
+        self.ram
+    }
+
+    /// The highest guest frame ever mapped (`XENMEM_maximum_gpfn`, `public/memory.h`).
+    #[must_use]
+    pub const fn highest_gfn(&self) -> Gfn {
+        self.highest
+    }
+
+    /// The first guest frame number outside the address space.
+    #[inline]
+    #[must_use]
+    pub const fn gfn_end(&self) -> Gfn {
+        self.ept.gfn_end()
+    }
+
+    /// What a guest frame is mapped to; `None` for a hole or a number outside the address space.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, gfn: Gfn) -> Option<P2mEntry> {
+        self.ept.lookup(gfn).map(|leaf| entry(&leaf, gfn))
+    }
+
+    /// Backs `count` guest frames from `gfn` with zeroed RAM, in the largest pages that alignment,
+    /// machine and free memory allow. Nothing is changed on error.
+    ///
+    /// # Errors
+    /// [`Errno::Einval`] outside the address space, [`Errno::Eexist`] where something is mapped,
+    /// [`Errno::Enomem`].
+    pub fn populate(&mut self, gfn: Gfn, count: u64, backing: Backing) -> Result<(), Errno> {
+        let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
+        let end = end.ok_or(Errno::Einval)?;
+        if count == 0 {
+            return Ok(());
+        }
+        if self.ept.next(gfn).is_some_and(|leaf| leaf.gfn < end) {
+            return Err(Errno::Eexist);
+        }
+        let mut at = gfn;
+        while at < end {
+            match self.populate_page(at, end.raw() - at.raw(), backing) {
+                Ok(frames) => at = Gfn::new(at.raw() + frames),
+                Err(error) => {
+                    self.take_back(gfn, at);
+                    return Err(error);
+                }
+            }
+        }
+        self.ram += count;
+        self.highest = self.highest.max(Gfn::new(end.raw() - 1));
+        if backing == Backing::Now {
+            self.touch_range(gfn, end);
+        }
+        Ok(())
+    }
+
+    /// Maps one page of RAM, not present yet; returns its size in frames.
+    fn populate_page(&mut self, gfn: Gfn, room: u64, backing: Backing) -> Result<u64, Errno> {
+        let largest = match backing {
+            Backing::Now if self.limits.giant => PageSize::Size1G,
+            _ if self.limits.large => PageSize::Size2M,
+            _ => PageSize::Size4K,
+        };
+        let mut try_size = Some(largest);
+        while let Some(size) = try_size {
+            try_size = size.smaller();
+            if size.base(gfn) != gfn || size.frames() > room {
+                continue;
+            }
+            let owner = Owner::Domain(self.tables.domain);
+            let Some(mfn) = frames().alloc_unscrubbed(size.order(), owner) else {
+                continue;
+            };
+            let attr = attr(PageKind::Ram, Perms::empty());
+            return match self.ept.map(gfn, mfn, size, attr) {
+                Ok(flush) => {
+                    flush.done(&self.tables);
+                    Ok(size.frames())
+                }
+                Err(error) => {
+                    frames().free(mfn, size.order());
+                    Err(errno(error))
+                }
+            };
+        }
+        Err(Errno::Enomem)
+    }
+
+    /// Undoes a populate that did not get through. No page of it was present, so the pages go at
+    /// once; the tables wait for the next invalidation.
+    fn take_back(&mut self, start: Gfn, end: Gfn) {
+        let mut at = start;
+        while let Some(leaf) = self.ept.next(at).filter(|leaf| leaf.gfn < end) {
+            at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
+            let Ok(flush) = self.ept.unmap(leaf.gfn, leaf.size, |_| ()) else {
+                return;
+            };
+            frames().free(leaf.mfn, leaf.size.order());
+            let flush = Flush::of(flush, self.tables);
+            match &mut self.pending {
+                // It has no pages, so merging cannot fail.
+                Some(pending) => drop(pending.merge(flush)),
+                None => self.pending = Some(flush),
+            }
+        }
+    }
+
+    /// Touches every page of RAM just mapped.
+    fn touch_range(&self, start: Gfn, end: Gfn) {
+        let mut at = start;
+        while at < end {
+            let Some(leaf) = self.present(at) else { return };
+            at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
+        }
+    }
+
+    /// A duty with nothing to do yet, to merge those of several changes into.
+    pub const fn batch(&self) -> Flush {
+        Flush::none(self.tables)
+    }
+
+    /// Maps a page at `gfn`, in place of whatever is mapped there; that is let go by the token.
+    ///
+    /// # Errors
+    /// [`Errno::Einval`] outside the address space or for permissions no CPU takes,
+    /// [`Errno::Eperm`] where a grant is mapped, [`Errno::Enomem`]. The page is let go then.
+    pub fn insert_page(
+        &mut self,
+        gfn: Gfn,
+        page: PageRef,
+        kind: PageKind,
+        perms: Perms,
+    ) -> Result<Flush, Errno> {
+        if self
+            .lookup(gfn)
+            .is_some_and(|entry| entry.kind == PageKind::Foreign)
+        {
+            return Err(Errno::Eperm);
+        }
+        let result = self.ept.replace(gfn, page.mfn(), attr(kind, perms));
+        let (old, flush) = result.map_err(errno)?;
+        // The tables hold the page from here on.
+        page.into_mfn();
+        self.ram += u64::from(kind == PageKind::Ram);
+        self.highest = self.highest.max(gfn);
+        Ok(match old {
+            Some(leaf) => self.let_go(&leaf, flush),
+            None => self.hand_out(Flush::of(flush, self.tables)),
+        })
+    }
+
+    /// Unmaps RAM or a shared page.
+    ///
+    /// # Errors
+    /// [`Errno::Enoent`] for a hole, [`Errno::Eperm`] for a grant mapping, [`Errno::Enomem`] when
+    /// there is none to split a large page.
+    pub fn remove(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
+        match self.lookup(gfn).ok_or(Errno::Enoent)?.kind {
+            PageKind::Ram | PageKind::Shared => self.unmap(gfn),
+            PageKind::Foreign => Err(Errno::Eperm),
+        }
+    }
+
+    /// Unmaps another domain's page `mfn`.
+    ///
+    /// # Errors
+    /// [`Errno::Enoent`] when `gfn` does not map that page.
+    pub fn remove_foreign(&mut self, gfn: Gfn, mfn: Mfn) -> Result<Flush, Errno> {
+        match self.lookup(gfn) {
+            Some(entry) if entry.kind == PageKind::Foreign && entry.mfn == mfn => self.unmap(gfn),
+            _ => Err(Errno::Enoent),
+        }
+    }
+
+    fn unmap(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
+        let mut gone = None;
+        let result = self
+            .ept
+            .unmap(gfn, PageSize::Size4K, |leaf| gone = Some(leaf));
+        let flush = result.map_err(errno)?;
+        Ok(match gone {
+            Some(leaf) => self.let_go(&leaf, flush),
+            None => self.hand_out(Flush::of(flush, self.tables)),
+        })
+    }
+
+    /// The duty for a leaf that was unmapped.
+    fn let_go(&mut self, leaf: &Leaf, flush: ept::Flush) -> Flush {
+        self.ram -= u64::from(PageKind::from_tag(leaf.attr.tag) == PageKind::Ram);
+        self.hand_out(Flush::with(
+            flush,
+            self.tables,
+            (leaf.mfn, leaf.size.order()),
+        ))
+    }
+
+    /// Adds what waits from before to a token on its way out.
+    fn hand_out(&mut self, mut flush: Flush) -> Flush {
+        if let Some(pending) = self.pending.take() {
+            self.pending = flush.merge(pending).err();
+        }
+        flush
+    }
+
+    /// Holds the guest's page, which must be RAM that the guest may write.
+    ///
+    /// # Errors
+    /// [`Errno::Enoent`] for a hole, [`Errno::Eacces`] for anything but writable RAM.
+    pub fn pin(&self, gfn: Gfn) -> Result<PageRef, Errno> {
+        let entry = self
+            .present(gfn)
+            .map(|leaf| entry(&leaf, gfn))
+            .ok_or(Errno::Enoent)?;
+        if entry.kind != PageKind::Ram || !entry.writable {
+            return Err(Errno::Eacces);
+        }
+        Ok(PageRef::hold(entry.mfn))
+    }
+
+    /// Answers an EPT violation at `gfn` by an access that wanted `perms`.
+    #[must_use]
+    pub fn fault(&self, gfn: Gfn, perms: Perms) -> Fault {
+        match self.present(gfn) {
+            None => Fault::Hole,
+            Some(leaf) if leaf.attr.perms.contains(perms) => Fault::Resolved,
+            Some(leaf) => Fault::Denied(entry(&leaf, gfn)),
+        }
+    }
+
+    /// The leaf that maps `gfn`, made present if it was not.
+    #[inline]
+    fn present(&self, gfn: Gfn) -> Option<Leaf> {
+        let leaf = self.ept.lookup(gfn)?;
+        if leaf.attr.perms.is_empty() {
+            self.first_touch(gfn)
+        } else {
+            Some(leaf)
+        }
+    }
+
+    /// Scrubs a page of RAM and makes it present, unless another pCPU was faster.
+    #[cold]
+    fn first_touch(&self, gfn: Gfn) -> Option<Leaf> {
+        let _one_at_a_time = self.touch.lock();
+        let leaf = self.ept.lookup(gfn)?;
+        if leaf.attr.perms.is_empty() {
+            frames().expose(leaf.mfn, leaf.size.order());
+        }
+        self.ept.reveal(gfn, Perms::RWX).ok()
+    }
+
+    /// The run of memory around `gfn` that one page maps, ready to be read or written.
+    #[inline]
+    pub(super) fn run(&self, gfn: Gfn) -> Option<Run<'_>> {
+        let leaf = self.present(gfn)?;
+        Some(Run {
+            first: leaf.gfn.raw(),
+            frames: leaf.size.frames(),
+            mfn: leaf.mfn.raw(),
+            writable: leaf.attr.perms.contains(Perms::WRITE),
+            p2m: PhantomData,
+        })
+    }
+
+    /// Lets go of up to `pages` pages of a domain that runs nowhere any more and never will;
+    /// true when none is left. Dropping the value does the rest.
+    pub fn release(&mut self, pages: usize) -> bool {
+        for _ in 0..pages {
+            let Some(leaf) = self.ept.next(Gfn::new(0)) else {
+                return true;
+            };
+            // A whole leaf needs no memory to unmap.
+            let Ok(flush) = self.ept.unmap(leaf.gfn, leaf.size, |_| ()) else {
+                return true;
+            };
+            flush.done(&self.tables);
+            frames().free(leaf.mfn, leaf.size.order());
+        }
+        self.ept.next(Gfn::new(0)).is_none()
+    }
+}
+
+impl Drop for P2m {
+    /// Lets go of every page; the tables follow. No pCPU may use them any more.
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            pending.done();
+        }
+        let flush = self
+            .ept
+            .clear(|leaf| frames().free(leaf.mfn, leaf.size.order()));
+        flush.done(&self.tables);
+    }
+}
+
+/// Guest memory that one page maps; its frames stay allocated during `'a`, since unmapping
+/// needs the p2m to itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run<'a> {
+    first: u64,
+    frames: u64,
+    mfn: u64,
+    writable: bool,
+    p2m: PhantomData<&'a P2m>,
+}
+
+impl<'a> Run<'a> {
+    /// True when the guest may write here.
+    #[inline]
+    pub(super) const fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// True when a guest frame lies in this run.
+    #[inline]
+    pub(super) const fn holds(&self, gfn: Gfn) -> bool {
+        gfn.raw().wrapping_sub(self.first) < self.frames
+    }
+
+    /// The bytes of a guest frame, if it lies in this run.
+    #[inline]
+    pub(super) fn page(&self, gfn: Gfn) -> Option<Window<'a>> {
+        let offset = gfn.raw().wrapping_sub(self.first);
+        if offset >= self.frames {
+            return None;
+        }
+        let mfn = Mfn::new(self.mfn + offset);
+        // SAFETY: the p2m holds the frame and, being borrowed, goes on doing so during `'a`. It
+        // is RAM in the direct map, as all frames of the frame table; guest RAM and pages shared
+        // with a guest never hold plain Rust data.
+        Some(unsafe { directmap::frame_window(mfn) })
+    }
+}
+
+/// A leaf's attributes: all memory is write-back.
+const fn attr(kind: PageKind, perms: Perms) -> Attr {
+    Attr {
+        perms,
+        memtype: MemType::WriteBack,
+        tag: kind as u8,
+    }
+}
+
+/// What a leaf says about one of its frames. RAM not touched yet counts as writable.
+#[inline]
+fn entry(leaf: &Leaf, gfn: Gfn) -> P2mEntry {
+    let perms = leaf.attr.perms;
+    P2mEntry {
+        mfn: leaf.mfn_of(gfn),
+        kind: PageKind::from_tag(leaf.attr.tag),
+        writable: perms.is_empty() || perms.contains(Perms::WRITE),
+    }
+}
+
+const fn errno(error: EptError) -> Errno {
+    match error {
+        EptError::NoMemory => Errno::Enomem,
+        EptError::Occupied => Errno::Eexist,
+        EptError::Hole => Errno::Enoent,
+        EptError::OutOfRange | EptError::Misaligned | EptError::BadAttr => Errno::Einval,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! The p2m over the test arena: every frame comes back, whatever was done.
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use core::sync::atomic::{AtomicU16, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mm::testing;
+
+const LIMITS: Limits = Limits {
+    address_bits: 40,
+    large: true,
+    giant: true,
+};
+
+/// A domain id no other test uses, so that its frames can be counted.
+fn domain() -> DomId {
+    static NEXT: AtomicU16 = AtomicU16::new(0x100);
+    DomId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn p2m() -> (P2m, DomId) {
+    testing::init();
+    let domain = domain();
+    (P2m::new(domain, LIMITS).expect("a root"), domain)
+}
+
+fn ram(domain: DomId) -> u64 {
+    frames().owned_by(domain).memory
+}
+
+fn nothing_left(domain: DomId) {
+    assert_eq!(frames().owned_by(domain).memory, 0);
+    assert_eq!(frames().owned_by(domain).tables, 0);
+}
+
+/// Checks and serves a token as the hypervisor does.
+fn serve(flush: Flush, needed: bool) {
+    assert!(flush.is_needed() || !needed);
+    flush.done();
+}
+
+#[test]
+fn ram_on_touch_is_scrubbed_at_the_first_touch() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(0), 1024 + 3, Backing::OnTouch)
+        .expect("room");
+    assert_eq!((p2m.ram_pages(), ram(domain)), (1027, 1027));
+    assert_eq!(p2m.highest_gfn(), Gfn::new(1026));
+    let gfn = Gfn::new(700);
+    let leaf = p2m.ept.lookup(gfn).expect("mapped");
+    assert_eq!(
+        (leaf.size, leaf.attr.perms),
+        (PageSize::Size2M, Perms::empty())
+    );
+
+    assert_eq!(p2m.fault(gfn, Perms::WRITE), Fault::Resolved);
+    let leaf = p2m.ept.lookup(gfn).expect("mapped");
+    assert_eq!((leaf.size, leaf.attr.perms), (PageSize::Size2M, Perms::RWX));
+    let page = p2m.run(gfn).and_then(|run| run.page(gfn)).expect("memory");
+    let mut bytes = [1; 4096];
+    page.read(0, &mut bytes);
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    // A second fault finds all done and leaves the bytes alone.
+    page.write(8, &[7]);
+    assert_eq!(p2m.fault(Gfn::new(701), Perms::READ), Fault::Resolved);
+    page.read(8, &mut bytes[..1]);
+    assert_eq!(bytes[0], 7);
+
+    assert!(
+        p2m.ept
+            .lookup(Gfn::new(3))
+            .expect("mapped")
+            .attr
+            .perms
+            .is_empty()
+    );
+    assert_eq!(p2m.fault(Gfn::new(5000), Perms::READ), Fault::Hole);
+    assert_eq!(p2m.fault(Gfn::new(u64::MAX), Perms::READ), Fault::Hole);
+    drop(p2m);
+    nothing_left(domain);
+}
+
+#[test]
+fn best_page_sizes_are_used() {
+    let (mut p2m, domain) = p2m();
+    let giant = PageSize::Size1G.frames();
+    let mut place = |gfn, room, backing| p2m.populate_page(Gfn::new(gfn), room, backing);
+    assert_eq!(place(giant, giant, Backing::Now), Ok(giant));
+    assert_eq!(place(3 * giant, giant, Backing::OnTouch), Ok(512));
+    assert_eq!(place(4 * giant + 512, giant, Backing::Now), Ok(512));
+    assert_eq!(place(5 * giant, 511, Backing::Now), Ok(1));
+    assert_eq!(place(5 * giant + 1, giant, Backing::Now), Ok(1));
+    drop(p2m);
+    nothing_left(domain);
+
+    let small = Limits {
+        large: false,
+        giant: false,
+        ..LIMITS
+    };
+    let mut p2m = P2m::new(domain, small).expect("a root");
+    assert_eq!(p2m.populate_page(Gfn::new(0), 512, Backing::Now), Ok(1));
+    drop(p2m);
+    nothing_left(domain);
+}
+
+#[test]
+fn populate_refuses_what_is_mapped_or_outside() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(100), 1, Backing::Now).expect("room");
+    let mut populate = |gfn, count| p2m.populate(Gfn::new(gfn), count, Backing::Now);
+    assert_eq!(populate(0, 101), Err(Errno::Eexist));
+    assert_eq!(populate(1 << 28, 1), Err(Errno::Einval));
+    assert_eq!(populate((1 << 28) - 1, 2), Err(Errno::Einval));
+    assert_eq!(populate(u64::MAX, 1), Err(Errno::Einval));
+    assert_eq!(populate(5, u64::MAX), Err(Errno::Einval));
+    assert_eq!(populate(5, 0), Ok(()));
+    assert_eq!(populate((1 << 28) - 1, 1), Ok(()));
+    assert_eq!(ram(domain), 2);
+}
+
+#[test]
+fn shared_info_over_ram_frees_the_ram() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(0), 512, Backing::Now).expect("room");
+    let page = testing::page(Owner::Hypervisor);
+    let gfn = Gfn::new(0x42);
+    let flush = p2m
+        .insert_page(gfn, page.clone(), PageKind::Shared, Perms::RW)
+        .expect("placed");
+    // The old page waits for the invalidation.
+    assert_eq!(ram(domain), 512);
+    serve(flush, true);
+    assert_eq!((p2m.ram_pages(), ram(domain)), (511, 511));
+    let entry = P2mEntry {
+        mfn: page.mfn(),
+        kind: PageKind::Shared,
+        writable: true,
+    };
+    assert_eq!(p2m.lookup(gfn), Some(entry));
+    assert_eq!(p2m.fault(gfn, Perms::EXEC), Fault::Denied(entry));
+    assert_eq!(p2m.pin(gfn).err(), Some(Errno::Eacces));
+    // Moving it: the page survives, since it is also held elsewhere.
+    serve(p2m.remove(gfn).expect("there"), true);
+    assert_eq!(p2m.remove(gfn).err(), Some(Errno::Enoent));
+    let flush = p2m.insert_page(
+        Gfn::new(0x8_0000),
+        page.clone(),
+        PageKind::Shared,
+        Perms::RW,
+    );
+    serve(flush.expect("placed"), false);
+    assert_eq!(p2m.highest_gfn(), Gfn::new(0x8_0000));
+    drop(p2m);
+    nothing_left(domain);
+    assert_eq!(page.owner(), Some(Owner::Hypervisor));
+}
+
+#[test]
+fn pinned_ram_outlives_its_mapping_and_its_domain() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(0), 512, Backing::OnTouch)
+        .expect("room");
+    let page = p2m.pin(Gfn::new(9)).expect("RAM");
+    page.u64(0).store(99, Ordering::Relaxed);
+    serve(p2m.remove(Gfn::new(9)).expect("there"), true);
+    assert_eq!(p2m.pin(Gfn::new(9)).err(), Some(Errno::Enoent));
+    assert_eq!(ram(domain), 512);
+    drop(p2m);
+    assert_eq!(ram(domain), 1);
+    assert_eq!(page.u64(0).load(Ordering::Relaxed), 99);
+    assert_eq!(page.owner(), Some(Owner::Domain(domain)));
+    drop(page);
+    nothing_left(domain);
+}
+
+#[test]
+fn a_grant_mapping_goes_only_by_its_own_way() {
+    let (mut granter, owner) = p2m();
+    let (mut mapper, domain) = p2m();
+    granter
+        .populate(Gfn::new(4), 1, Backing::Now)
+        .expect("room");
+    let page = granter.pin(Gfn::new(4)).expect("RAM");
+    let (gfn, mfn) = (Gfn::new(0x7f_fff), page.mfn());
+    serve(
+        mapper
+            .insert_page(gfn, page, PageKind::Foreign, Perms::READ)
+            .expect("placed"),
+        false,
+    );
+    assert_eq!(mapper.ram_pages(), 0);
+    assert_eq!(mapper.remove(gfn).err(), Some(Errno::Eperm));
+    let other = testing::page(Owner::Hypervisor);
+    let refused = mapper.insert_page(gfn, other.clone(), PageKind::Shared, Perms::RW);
+    assert_eq!(refused.err(), Some(Errno::Eperm));
+    assert_eq!(
+        mapper.remove_foreign(gfn, other.mfn()).err(),
+        Some(Errno::Enoent)
+    );
+    let entry = P2mEntry {
+        mfn,
+        kind: PageKind::Foreign,
+        writable: false,
+    };
+    assert_eq!(mapper.fault(gfn, Perms::WRITE), Fault::Denied(entry));
+    drop(granter);
+    assert_eq!(ram(owner), 1, "the mapper still holds it");
+    serve(mapper.remove_foreign(gfn, mfn).expect("there"), true);
+    nothing_left(owner);
+    drop(mapper);
+    nothing_left(domain);
+}
+
+#[test]
+fn one_token_serves_many_changes() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(0), 64, Backing::Now).expect("room");
+    let mut batch = p2m.batch();
+    for gfn in 0..64 {
+        batch
+            .merge(p2m.remove(Gfn::new(gfn)).expect("there"))
+            .expect("memory to remember");
+    }
+    assert_eq!((p2m.ram_pages(), ram(domain)), (0, 64));
+    serve(batch, true);
+    assert_eq!(frames().owned_by(domain).memory, 0);
+    assert_eq!(frames().owned_by(domain).tables, 1, "only the root is left");
+}
+
+#[test]
+fn every_failed_allocation_leaves_things_as_they_were() {
+    for budget in 0..24 {
+        let (mut p2m, domain) = p2m();
+        p2m.populate(Gfn::new(512), 512, Backing::Now)
+            .expect("room");
+        testing::limit_allocations(Some(budget));
+        let populated = p2m.populate(Gfn::new((1 << 18) - 4), 520, Backing::Now);
+        let page = PageRef::alloc(Owner::Domain(domain));
+        let placed = page.map(|page| {
+            let placed = p2m.insert_page(Gfn::new(600), page, PageKind::Shared, Perms::RW);
+            placed.map(|flush| flush.done())
+        });
+        testing::limit_allocations(None);
+        let expected = 512 + if populated.is_ok() { 520 } else { 0 };
+        let dropped = u64::from(placed == Some(Ok(())));
+        assert_eq!(p2m.ram_pages(), expected - dropped);
+        assert_eq!(
+            ram(domain),
+            expected,
+            "the shared page took the place of one of RAM"
+        );
+        if populated.is_err() {
+            assert_eq!(populated, Err(Errno::Enomem));
+            assert_eq!(p2m.lookup(Gfn::new((1 << 18) - 4)), None);
+        }
+        drop(p2m);
+        nothing_left(domain);
+    }
+}
+
+#[test]
+fn release_goes_in_steps() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(0), 512 + 7, Backing::Now)
+        .expect("room");
+    assert!(!p2m.release(3));
+    assert_eq!(ram(domain), 5);
+    assert!(p2m.release(5));
+    assert_eq!(ram(domain), 0);
+    assert!(p2m.release(1));
+    drop(p2m);
+    nothing_left(domain);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Populate(u64, u64, bool),
+    Share(u64),
+    Grant(u64),
+    Remove(u64),
+    Ungrant(u64),
+    Touch(u64),
+    Pin(u64),
+}
+
+fn gfns() -> impl Strategy<Value = u64> {
+    prop_oneof![0_u64..8, 508_u64..520, 1020_u64..1028, Just(0xff_ffff)]
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let counts = prop_oneof![1_u64..8, Just(512), Just(1024)];
+    prop_oneof![
+        3 => (gfns(), counts, any::<bool>()).prop_map(|(g, n, now)| Op::Populate(g, n, now)),
+        1 => Just(Op::Populate(0, 1024, false)),
+        2 => gfns().prop_map(Op::Share),
+        2 => gfns().prop_map(Op::Grant),
+        4 => gfns().prop_map(Op::Remove),
+        2 => gfns().prop_map(Op::Ungrant),
+        2 => gfns().prop_map(Op::Touch),
+        2 => gfns().prop_map(Op::Pin),
+    ]
+}
+
+/// The kind of every guest frame, and the frame where the test chose it.
+type Model = BTreeMap<u64, (PageKind, Option<Mfn>)>;
+
+fn step(p2m: &mut P2m, model: &mut Model, pins: &mut Vec<PageRef>, op: &Op) {
+    let at = |gfn: &u64| (Gfn::new(*gfn), *gfn);
+    match op {
+        Op::Populate(gfn, count, now) => {
+            let backing = if *now { Backing::Now } else { Backing::OnTouch };
+            let busy = model.range(*gfn..*gfn + *count).next().is_some();
+            let expected = if busy { Err(Errno::Eexist) } else { Ok(()) };
+            assert_eq!(p2m.populate(Gfn::new(*gfn), *count, backing), expected);
+            if !busy {
+                model.extend((*gfn..*gfn + *count).map(|gfn| (gfn, (PageKind::Ram, None))));
+            }
+        }
+        Op::Share(gfn) | Op::Grant(gfn) => {
+            let (gfn, key) = at(gfn);
+            let kind = if matches!(op, Op::Share(_)) {
+                PageKind::Shared
+            } else {
+                PageKind::Foreign
+            };
+            let page = testing::page(Owner::Hypervisor);
+            let mfn = page.mfn();
+            match p2m.insert_page(gfn, page, kind, Perms::RW) {
+                Ok(flush) => {
+                    flush.done();
+                    let old = model.insert(key, (kind, Some(mfn)));
+                    assert!(old.is_none_or(|(kind, _)| kind != PageKind::Foreign));
+                }
+                Err(error) => {
+                    assert_eq!(error, Errno::Eperm);
+                    assert_eq!(model[&key].0, PageKind::Foreign);
+                }
+            }
+        }
+        Op::Remove(gfn) => {
+            let (gfn, key) = at(gfn);
+            let expected = match model.get(&key) {
+                None => Err(Errno::Enoent),
+                Some((PageKind::Foreign, _)) => Err(Errno::Eperm),
+                Some(_) => Ok(()),
+            };
+            assert_eq!(p2m.remove(gfn).map(|flush| flush.done()), expected);
+            if expected.is_ok() {
+                model.remove(&key);
+            }
+        }
+        Op::Ungrant(gfn) => {
+            let (gfn, key) = at(gfn);
+            if let Some((PageKind::Foreign, Some(mfn))) = model.get(&key) {
+                p2m.remove_foreign(gfn, *mfn).expect("mapped").done();
+                model.remove(&key);
+            }
+        }
+        Op::Touch(gfn) => {
+            let (gfn, key) = at(gfn);
+            let expected = if model.contains_key(&key) {
+                Fault::Resolved
+            } else {
+                Fault::Hole
+            };
+            assert_eq!(p2m.fault(gfn, Perms::RW), expected);
+        }
+        Op::Pin(gfn) => {
+            let (gfn, key) = at(gfn);
+            match p2m.pin(gfn) {
+                Ok(page) => {
+                    assert_eq!(model[&key].0, PageKind::Ram);
+                    pins.push(page);
+                }
+                Err(_) => assert!(
+                    model
+                        .get(&key)
+                        .is_none_or(|(kind, _)| *kind != PageKind::Ram)
+                ),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn agrees_with_the_model(script in proptest::collection::vec(ops(), 1..32)) {
+        let (mut p2m, domain) = p2m();
+        let (mut model, mut pins) = (Model::new(), Vec::new());
+        for op in &script {
+            step(&mut p2m, &mut model, &mut pins, op);
+        }
+        let of_ram = model.values().filter(|(kind, _)| *kind == PageKind::Ram).count() as u64;
+        prop_assert_eq!(p2m.ram_pages(), of_ram);
+        for gfn in (0..2100).chain([0xff_ffff]) {
+            let found = p2m.lookup(Gfn::new(gfn));
+            prop_assert_eq!(found.map(|entry| entry.kind), model.get(&gfn).map(|(kind, _)| *kind));
+            if let Some((_, Some(mfn))) = model.get(&gfn) {
+                prop_assert_eq!(found.map(|entry| entry.mfn), Some(*mfn));
+            }
+        }
+        drop(p2m);
+        let pinned: std::collections::BTreeSet<_> = pins.iter().map(PageRef::mfn).collect();
+        prop_assert_eq!(ram(domain), pinned.len() as u64);
+        drop(pins);
+        nothing_left(domain);
+    }
+}

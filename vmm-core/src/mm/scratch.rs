@@ -1,0 +1,46 @@
+//! A large buffer for the time of one job, made of free frames in a row.
+#![expect(unsafe_code, reason = "turns frames it owns into a byte slice")]
+
+use abi::{Mfn, PAGE_SHIFT};
+
+use super::directmap;
+use super::frame::{Owner, frames};
+
+/// A buffer that lives in frames of its own.
+#[derive(Debug)]
+pub struct Scratch {
+    /// The first frame and the order of the block, if the buffer is not empty.
+    block: Option<(Mfn, u8)>,
+    size: usize,
+}
+
+impl Scratch {
+    /// A buffer of `size` bytes, or `None` when there are not as many free frames in a row.
+    #[must_use]
+    pub fn new(size: usize) -> Option<Self> {
+        if size == 0 {
+            return Some(Self { block: None, size });
+        }
+        let pages = size.div_ceil(1 << PAGE_SHIFT);
+        let order = u8::try_from(pages.checked_next_power_of_two()?.trailing_zeros()).ok()?;
+        let mfn = frames().alloc(order, Owner::Hypervisor)?;
+        Some(Self { block: Some((mfn, order)), size })
+    }
+
+    /// The buffer. What is in it at first is not defined, but never anybody's secret.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        let Some((mfn, _)) = self.block else { return &mut [] };
+        let start = directmap::ptr(mfn.hpa());
+        // SAFETY: the block's frames follow each other in the direct map, are initialised
+        // memory, and belong to this value, which is borrowed for as long as the slice lives.
+        unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some((mfn, order)) = self.block {
+            frames().free(mfn, order);
+        }
+    }
+}
