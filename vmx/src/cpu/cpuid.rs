@@ -1,0 +1,60 @@
+//! CPUID facts the hypervisor itself needs.
+
+pub use raw_cpuid::CpuIdResult;
+use raw_cpuid::native_cpuid::cpuid_count;
+
+/// Executes CPUID; zeros for a basic leaf above the CPU's maximum (where CPUID would answer
+/// with some other leaf's data).
+#[must_use]
+pub fn leaf(number: u32, subleaf: u32) -> CpuIdResult {
+    const ZERO: CpuIdResult = CpuIdResult {
+        eax: 0,
+        ebx: 0,
+        ecx: 0,
+        edx: 0,
+    };
+    let range = number & 0xffff_0000;
+    if matches!(range, 0 | 0x8000_0000) && cpuid_count(range, 0).eax < number {
+        return ZERO;
+    }
+    cpuid_count(number, subleaf)
+}
+
+/// VMX.
+#[must_use]
+pub fn has_vmx() -> bool {
+    leaf(1, 0).ecx & 1 << 5 != 0
+}
+
+/// x2APIC mode of the local APIC.
+#[must_use]
+pub fn has_x2apic() -> bool {
+    leaf(1, 0).ecx & 1 << 21 != 0
+}
+
+/// The TSC-deadline mode of the APIC timer.
+#[must_use]
+pub fn has_tsc_deadline() -> bool {
+    leaf(1, 0).ecx & 1 << 24 != 0
+}
+
+/// XSAVE and its relatives.
+#[must_use]
+pub fn has_xsave() -> bool {
+    leaf(1, 0).ecx & 1 << 26 != 0
+}
+
+/// The hypervisor-present bit: we are nested.
+#[must_use]
+pub fn is_nested() -> bool {
+    leaf(1, 0).ecx & 1 << 31 != 0
+}
+
+/// Width of physical addresses in bits.
+#[must_use]
+pub fn physical_address_bits() -> u8 {
+    match leaf(0x8000_0008, 0).eax.to_le_bytes() {
+        [0, ..] => 36,
+        [bits, ..] => bits,
+    }
+}

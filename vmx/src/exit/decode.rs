@@ -1,0 +1,563 @@
+//! What a VM exit means: pure, from [`RawExit`]'s integers to [`Exit`].
+
+use abi::{Gpa, Gva};
+
+use super::qual::{
+    AddressSize, ApicAccess, ApicAccessKind, ApicQual, CrAccess, CrQual, DrAccess, DrQual, EptQual,
+    EptViolation, ExceptionInfo, FailedEntry, GuestStateFault, Invalidate, IoAccess, IoQual,
+    LinearInfo, MemoryOperand, Operand, OperandInfo, RegisterOperand, SegmentReg, StringIo,
+    TableAccess, TableRegister, TaskQual, TaskSource, TaskSwitch,
+};
+use super::raw::RawExit;
+use super::reason;
+use crate::event::{self, Event, EventKind};
+
+/// Why the guest stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// An exception of the exception bitmap.
+    Exception(ExceptionInfo),
+    /// An NMI for the host arrived; its handler has not run yet (NMIs stay blocked until IRET).
+    Nmi,
+    /// An external interrupt for the host.
+    ExternalInterrupt {
+        /// Its vector, when the exit acknowledged it; else it is still pending.
+        vector: Option<u8>,
+    },
+    /// A triple fault.
+    TripleFault,
+    /// An INIT signal.
+    InitSignal,
+    /// A start-up IPI.
+    StartupIpi {
+        /// The vector: bits 19:12 of the start address.
+        vector: u8,
+    },
+    /// An SMI (only with dual-monitor treatment).
+    Smi,
+    /// The guest can take an interrupt now.
+    InterruptWindow,
+    /// The guest can take an NMI now.
+    NmiWindow,
+    /// A task switch.
+    TaskSwitch(TaskSwitch),
+    /// CPUID.
+    Cpuid,
+    /// GETSEC.
+    Getsec,
+    /// HLT.
+    Hlt,
+    /// INVD.
+    Invd,
+    /// INVLPG of a linear address.
+    Invlpg(Gva),
+    /// RDPMC.
+    Rdpmc,
+    /// RDTSC.
+    Rdtsc,
+    /// RSM.
+    Rsm,
+    /// VMCALL.
+    Vmcall,
+    /// VMCLEAR to VMXON, by basic exit reason.
+    VmxInstruction(u16),
+    /// A control-register access.
+    CrAccess(CrAccess),
+    /// A debug-register access.
+    DrAccess(DrAccess),
+    /// An I/O instruction.
+    Io(IoAccess),
+    /// RDMSR.
+    Rdmsr,
+    /// WRMSR.
+    Wrmsr,
+    /// The VM entry failed while it loaded guest state; the guest did not run.
+    EntryFailure(FailedEntry),
+    /// MWAIT; true when address-range monitoring was armed.
+    Mwait(bool),
+    /// MONITOR.
+    Monitor,
+    /// PAUSE, or a PAUSE loop.
+    Pause,
+    /// The monitor trap flag.
+    Mtf,
+    /// TPR below threshold.
+    TprBelowThreshold,
+    /// An access to the APIC-access page.
+    ApicAccess(ApicAccess),
+    /// A virtualized EOI of the given vector.
+    VirtualizedEoi(u8),
+    /// LGDT, LIDT, SGDT, SIDT.
+    GdtrIdtr(TableAccess),
+    /// LLDT, LTR, SLDT, STR.
+    LdtrTr(TableAccess),
+    /// An EPT violation.
+    EptViolation(EptViolation),
+    /// An EPT entry that is not legal: our bug.
+    EptMisconfiguration {
+        /// The guest-physical address it translates.
+        gpa: Gpa,
+    },
+    /// INVEPT.
+    Invept,
+    /// RDTSCP.
+    Rdtscp,
+    /// The VMX-preemption timer reached zero.
+    PreemptionTimer,
+    /// INVVPID.
+    Invvpid,
+    /// WBINVD or WBNOINVD.
+    Wbinvd,
+    /// XSETBV.
+    Xsetbv,
+    /// A write to the virtual-APIC page at an offset.
+    ApicWrite(u16),
+    /// RDRAND.
+    Rdrand(RegisterOperand),
+    /// INVPCID.
+    Invpcid(Invalidate),
+    /// VMFUNC.
+    Vmfunc,
+    /// ENCLS.
+    Encls,
+    /// RDSEED.
+    Rdseed(RegisterOperand),
+    /// The page-modification log is full.
+    PmlFull,
+    /// XSAVES.
+    Xsaves,
+    /// XRSTORS.
+    Xrstors,
+    /// PCONFIG.
+    Pconfig,
+    /// Sub-page permissions: a miss, or a misconfiguration.
+    Spp {
+        /// The guest-physical address.
+        gpa: Gpa,
+        /// True for a miss.
+        miss: bool,
+    },
+    /// UMWAIT.
+    Umwait(RegisterOperand),
+    /// TPAUSE.
+    Tpause(RegisterOperand),
+    /// LOADIWKEY.
+    Loadiwkey,
+    /// ENCLV.
+    Enclv,
+    /// ENQCMD or ENQCMDS whose PASID could not be translated.
+    EnqcmdPasid,
+    /// The guest asserted a bus lock; the instruction is complete.
+    BusLock,
+    /// No instruction boundary within the notification window.
+    Notify {
+        /// The VMCS is corrupt; the guest cannot go on.
+        context_invalid: bool,
+    },
+    /// SEAMCALL.
+    Seamcall,
+    /// TDCALL.
+    Tdcall,
+    /// RDMSRLIST.
+    Rdmsrlist,
+    /// WRMSRLIST.
+    Wrmsrlist,
+    /// URDMSR.
+    Urdmsr,
+    /// UWRMSR.
+    Uwrmsr,
+    /// RDMSR with an immediate.
+    RdmsrImmediate {
+        /// The MSR.
+        msr: u32,
+        /// Encoding number of the destination.
+        gpr: u8,
+    },
+    /// WRMSRNS with an immediate.
+    WrmsrnsImmediate {
+        /// The MSR.
+        msr: u32,
+        /// Encoding number of the source.
+        gpr: u8,
+    },
+    /// A basic exit reason that no manual known here names.
+    Unknown(u16),
+}
+
+/// A decoded VM exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Why the guest stopped.
+    pub exit: Exit,
+    /// The event whose delivery the exit cut short. Unless the exit's handling makes it moot it
+    /// must be injected again, or it is lost.
+    pub redeliver: Option<Event>,
+    /// The exit hit an IRET that had already ended NMI blocking. When the IRET is to run again
+    /// (the fault is resolved, not injected), set blocking by NMI in the guest's interruptibility
+    /// state first: SDM 3C, "Resuming Guest Software After Handling an Exception".
+    pub nmi_unblocking_due_to_iret: bool,
+}
+
+/// Decodes a VM exit.
+///
+/// An NMI in `redeliver` needs the guest's blocking by NMI cleared before it is injected again:
+/// the interrupted delivery had set it.
+#[must_use]
+pub fn decode(raw: &RawExit) -> Decoded {
+    Decoded {
+        exit: exit(raw),
+        redeliver: Event::from_info(raw.idt_info, raw.idt_error, raw.instruction_length),
+        nmi_unblocking_due_to_iret: nmi_unblocked(raw),
+    }
+}
+
+/// SDM 3C, "Information About NMI Unblocking Due to IRET".
+fn nmi_unblocked(raw: &RawExit) -> bool {
+    if raw.idt_info & event::VALID != 0 {
+        return false;
+    }
+    match raw.basic_reason() {
+        reason::EXCEPTION_OR_NMI => {
+            let [vector, ..] = raw.intr_info.to_le_bytes();
+            raw.intr_info & event::VALID != 0
+                && raw.intr_info & event::NMI_UNBLOCKED_BY_IRET != 0
+                && vector != event::VECTOR_DF
+        }
+        reason::EPT_VIOLATION | reason::PML_FULL | reason::SPP | reason::NOTIFY => {
+            EptQual(raw.qualification).nmi_unblocked()
+        }
+        _ => false,
+    }
+}
+
+fn exit(raw: &RawExit) -> Exit {
+    let basic = raw.basic_reason();
+    match basic {
+        reason::EXCEPTION_OR_NMI => exception_or_nmi(raw),
+        reason::EXTERNAL_INTERRUPT => external_interrupt(raw),
+        reason::TRIPLE_FAULT => Exit::TripleFault,
+        reason::INIT_SIGNAL => Exit::InitSignal,
+        reason::STARTUP_IPI => Exit::StartupIpi {
+            vector: low_byte(raw.qualification),
+        },
+        reason::IO_SMI | reason::OTHER_SMI => Exit::Smi,
+        reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
+        reason::NMI_WINDOW => Exit::NmiWindow,
+        reason::TASK_SWITCH => Exit::TaskSwitch(task_switch(raw.qualification)),
+        reason::TPR_BELOW_THRESHOLD => Exit::TprBelowThreshold,
+        reason::APIC_ACCESS => Exit::ApicAccess(apic_access(raw.qualification)),
+        reason::VIRTUALIZED_EOI => Exit::VirtualizedEoi(low_byte(raw.qualification)),
+        reason::APIC_WRITE => Exit::ApicWrite(ApicQual(raw.qualification).offset()),
+        reason::EPT_VIOLATION => Exit::EptViolation(ept_violation(raw)),
+        reason::EPT_MISCONFIGURATION => Exit::EptMisconfiguration {
+            gpa: Gpa::new(raw.guest_physical),
+        },
+        reason::SPP => Exit::Spp {
+            gpa: Gpa::new(raw.guest_physical),
+            miss: raw.qualification & 1 << 11 != 0,
+        },
+        reason::PML_FULL => Exit::PmlFull,
+        reason::PREEMPTION_TIMER => Exit::PreemptionTimer,
+        reason::MONITOR_TRAP_FLAG => Exit::Mtf,
+        reason::BUS_LOCK_DETECTED => Exit::BusLock,
+        reason::NOTIFY => Exit::Notify {
+            context_invalid: raw.qualification & 1 != 0,
+        },
+        reason::ENTRY_FAILURE_GUEST_STATE
+        | reason::ENTRY_FAILURE_MSR_LOADING
+        | reason::ENTRY_FAILURE_MACHINE_CHECK => {
+            Exit::EntryFailure(failed_entry(basic, raw.qualification))
+        }
+        _ => instruction(basic, raw),
+    }
+}
+
+/// The exits that an instruction of the guest causes.
+fn instruction(basic: u16, raw: &RawExit) -> Exit {
+    match basic {
+        reason::CPUID => Exit::Cpuid,
+        reason::GETSEC => Exit::Getsec,
+        reason::HLT => Exit::Hlt,
+        reason::INVD => Exit::Invd,
+        reason::INVLPG => Exit::Invlpg(Gva::new(raw.qualification)),
+        reason::RDPMC => Exit::Rdpmc,
+        reason::RDTSC => Exit::Rdtsc,
+        reason::RSM => Exit::Rsm,
+        reason::VMCALL => Exit::Vmcall,
+        reason::VMCLEAR..=reason::VMXON => Exit::VmxInstruction(basic),
+        reason::CR_ACCESS => Exit::CrAccess(cr_access(raw)),
+        reason::MOV_DR => Exit::DrAccess(dr_access(raw.qualification)),
+        reason::IO_INSTRUCTION => Exit::Io(io_access(raw)),
+        reason::RDMSR => Exit::Rdmsr,
+        reason::WRMSR => Exit::Wrmsr,
+        reason::MWAIT => Exit::Mwait(raw.qualification & 1 != 0),
+        reason::MONITOR => Exit::Monitor,
+        reason::PAUSE => Exit::Pause,
+        reason::GDTR_IDTR => Exit::GdtrIdtr(table_access(raw, true)),
+        reason::LDTR_TR => Exit::LdtrTr(table_access(raw, false)),
+        reason::INVEPT => Exit::Invept,
+        reason::RDTSCP => Exit::Rdtscp,
+        reason::INVVPID => Exit::Invvpid,
+        reason::WBINVD => Exit::Wbinvd,
+        reason::XSETBV => Exit::Xsetbv,
+        reason::RDRAND => Exit::Rdrand(register_operand(raw.instruction_info)),
+        reason::INVPCID => Exit::Invpcid(invalidate(raw)),
+        reason::VMFUNC => Exit::Vmfunc,
+        reason::ENCLS => Exit::Encls,
+        reason::RDSEED => Exit::Rdseed(register_operand(raw.instruction_info)),
+        reason::XSAVES => Exit::Xsaves,
+        reason::XRSTORS => Exit::Xrstors,
+        reason::PCONFIG => Exit::Pconfig,
+        reason::UMWAIT => Exit::Umwait(register_operand(raw.instruction_info)),
+        reason::TPAUSE => Exit::Tpause(register_operand(raw.instruction_info)),
+        reason::LOADIWKEY => Exit::Loadiwkey,
+        reason::ENCLV => Exit::Enclv,
+        reason::ENQCMD_PASID_FAILURE | reason::ENQCMDS_PASID_FAILURE => Exit::EnqcmdPasid,
+        reason::SEAMCALL => Exit::Seamcall,
+        reason::TDCALL => Exit::Tdcall,
+        reason::RDMSRLIST => Exit::Rdmsrlist,
+        reason::WRMSRLIST => Exit::Wrmsrlist,
+        reason::URDMSR => Exit::Urdmsr,
+        reason::UWRMSR => Exit::Uwrmsr,
+        reason::RDMSR_IMMEDIATE => Exit::RdmsrImmediate {
+            msr: low_u32(raw.qualification),
+            gpr: gpr1(raw),
+        },
+        reason::WRMSRNS_IMMEDIATE => Exit::WrmsrnsImmediate {
+            msr: low_u32(raw.qualification),
+            gpr: gpr1(raw),
+        },
+        unknown => Exit::Unknown(unknown),
+    }
+}
+
+fn exception_or_nmi(raw: &RawExit) -> Exit {
+    let info = raw.intr_info;
+    let [vector, ..] = info.to_le_bytes();
+    match EventKind::from_bits(info >> 8 & 7) {
+        Some(EventKind::Nmi) => Exit::Nmi,
+        Some(kind) if info & event::VALID != 0 => {
+            let [length, ..] = raw.instruction_length.to_le_bytes();
+            Exit::Exception(ExceptionInfo {
+                vector,
+                error: (info & event::ERROR_CODE_VALID != 0).then_some(raw.intr_error),
+                kind,
+                qualification: raw.qualification,
+                length: if kind.is_software() { length } else { 0 },
+            })
+        }
+        _ => Exit::Unknown(reason::EXCEPTION_OR_NMI),
+    }
+}
+
+fn external_interrupt(raw: &RawExit) -> Exit {
+    let [vector, ..] = raw.intr_info.to_le_bytes();
+    Exit::ExternalInterrupt {
+        vector: (raw.intr_info & event::VALID != 0).then_some(vector),
+    }
+}
+
+fn task_switch(qualification: u64) -> TaskSwitch {
+    let qual = TaskQual(qualification);
+    let source = match qual.source() {
+        0 => TaskSource::Call,
+        1 => TaskSource::Iret,
+        2 => TaskSource::Jmp,
+        _ => TaskSource::Gate,
+    };
+    TaskSwitch {
+        selector: qual.selector(),
+        source,
+    }
+}
+
+fn cr_access(raw: &RawExit) -> CrAccess {
+    let qual = CrQual(raw.qualification);
+    match qual.kind() {
+        0 => CrAccess::Write {
+            cr: qual.number(),
+            gpr: qual.gpr(),
+        },
+        1 => CrAccess::Read {
+            cr: qual.number(),
+            gpr: qual.gpr(),
+        },
+        2 => CrAccess::Clts,
+        _ => CrAccess::Lmsw {
+            source: qual.lmsw_source(),
+            memory: qual.lmsw_memory().then_some(Gva::new(raw.guest_linear)),
+        },
+    }
+}
+
+fn dr_access(qualification: u64) -> DrAccess {
+    let qual = DrQual(qualification);
+    DrAccess {
+        dr: qual.number(),
+        gpr: qual.gpr(),
+        write: !qual.from_dr(),
+    }
+}
+
+fn io_access(raw: &RawExit) -> IoAccess {
+    let qual = IoQual(raw.qualification);
+    let info = OperandInfo(raw.instruction_info);
+    let string = qual.string().then(|| StringIo {
+        linear: Gva::new(raw.guest_linear),
+        address_size: AddressSize::from_bits(info.address_size()),
+        segment: if qual.input() {
+            SegmentReg::Es
+        } else {
+            SegmentReg::from_bits(info.segment())
+        },
+    });
+    IoAccess {
+        port: qual.port(),
+        // Encoded as size - 1; only 0, 1 and 3 occur.
+        size: match qual.size() {
+            0 => 1,
+            1 => 2,
+            _ => 4,
+        },
+        input: qual.input(),
+        string,
+        rep: qual.rep(),
+        immediate: qual.immediate(),
+    }
+}
+
+fn ept_violation(raw: &RawExit) -> EptViolation {
+    let qual = EptQual(raw.qualification);
+    EptViolation {
+        gpa: Gpa::new(raw.guest_physical),
+        gla: qual.linear_valid().then_some(Gva::new(raw.guest_linear)),
+        gla_is_final: qual.linear_valid() && qual.linear_is_final(),
+        read: qual.read(),
+        write: qual.write(),
+        exec: qual.exec(),
+        readable: qual.readable(),
+        writable: qual.writable(),
+        executable: qual.executable(),
+        user_executable: qual.user_executable(),
+        linear: LinearInfo {
+            user: qual.user_linear(),
+            writable: qual.writable_linear(),
+            execute_disable: qual.execute_disable_linear(),
+        },
+        shadow_stack: qual.shadow_stack(),
+        guest_paging_verification: qual.guest_paging_verification(),
+        asynchronous: qual.asynchronous(),
+    }
+}
+
+fn apic_access(qualification: u64) -> ApicAccess {
+    let qual = ApicQual(qualification);
+    let kind = match qual.kind() {
+        0 => ApicAccessKind::LinearRead,
+        1 => ApicAccessKind::LinearWrite,
+        2 => ApicAccessKind::LinearFetch,
+        3 => ApicAccessKind::LinearDelivery,
+        4 => ApicAccessKind::LinearMonitor,
+        10 => ApicAccessKind::PhysicalDelivery,
+        15 => ApicAccessKind::PhysicalInstruction,
+        other => ApicAccessKind::Other(other),
+    };
+    let has_offset = matches!(
+        kind,
+        ApicAccessKind::LinearRead
+            | ApicAccessKind::LinearWrite
+            | ApicAccessKind::LinearFetch
+            | ApicAccessKind::LinearDelivery
+            | ApicAccessKind::LinearMonitor
+    );
+    ApicAccess {
+        offset: if has_offset { qual.offset() } else { 0 },
+        kind,
+        asynchronous: qual.asynchronous(),
+    }
+}
+
+fn failed_entry(basic: u16, qualification: u64) -> FailedEntry {
+    match basic {
+        reason::ENTRY_FAILURE_MSR_LOADING => FailedEntry::MsrLoading(qualification),
+        reason::ENTRY_FAILURE_MACHINE_CHECK => FailedEntry::MachineCheck,
+        _ => FailedEntry::GuestState(match qualification {
+            0 => GuestStateFault::Unspecified,
+            2 => GuestStateFault::Pdptes,
+            3 => GuestStateFault::NmiInjection,
+            4 => GuestStateFault::LinkPointer,
+            other => GuestStateFault::Other(other),
+        }),
+    }
+}
+
+fn table_access(raw: &RawExit, global: bool) -> TableAccess {
+    let info = OperandInfo(raw.instruction_info);
+    let identity = info.identity();
+    let register = match (global, identity & 1 != 0) {
+        (true, false) => TableRegister::Gdtr,
+        (true, true) => TableRegister::Idtr,
+        (false, false) => TableRegister::Ldtr,
+        (false, true) => TableRegister::Tr,
+    };
+    let operand = if !global && info.is_register() {
+        Operand::Register(info.reg1())
+    } else {
+        Operand::Memory(memory_operand(raw))
+    };
+    TableAccess {
+        register,
+        load: identity & 2 != 0,
+        operand,
+    }
+}
+
+fn memory_operand(raw: &RawExit) -> MemoryOperand {
+    let info = OperandInfo(raw.instruction_info);
+    MemoryOperand {
+        displacement: raw.qualification,
+        base: (!info.no_base()).then_some(info.base()),
+        index: (!info.no_index()).then_some(info.index()),
+        scale: info.scaling(),
+        segment: SegmentReg::from_bits(info.segment()),
+        address_size: AddressSize::from_bits(info.address_size()),
+    }
+}
+
+fn invalidate(raw: &RawExit) -> Invalidate {
+    Invalidate {
+        kind_gpr: OperandInfo(raw.instruction_info).reg2(),
+        descriptor: memory_operand(raw),
+    }
+}
+
+fn register_operand(info: u32) -> RegisterOperand {
+    let info = OperandInfo(info);
+    let size = match info.operand_size() {
+        0 => 2,
+        1 => 4,
+        _ => 8,
+    };
+    RegisterOperand {
+        gpr: info.reg1(),
+        size,
+    }
+}
+
+fn gpr1(raw: &RawExit) -> u8 {
+    OperandInfo(raw.instruction_info).reg1()
+}
+
+const fn low_byte(value: u64) -> u8 {
+    let [byte, ..] = value.to_le_bytes();
+    byte
+}
+
+const fn low_u32(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,19 @@
+//! VM exits: which fields to read ([`raw`]), what they mean ([`decode()`]).
+//!
+//! ```text
+//! entry::enter ──► RawExit::read ──► decode ──► Decoded { exit, redeliver, ... } ──► vmm-core
+//!                  (VMREADs)         (pure)
+//! ```
+
+mod decode;
+mod qual;
+pub mod raw;
+pub mod reason;
+
+pub use decode::{Decoded, Exit, decode};
+pub use qual::{
+    AddressSize, ApicAccess, ApicAccessKind, CrAccess, DrAccess, EptViolation, ExceptionInfo,
+    FailedEntry, GuestStateFault, Invalidate, IoAccess, LinearInfo, MemoryOperand, Operand,
+    RegisterOperand, SegmentReg, StringIo, TableAccess, TableRegister, TaskSource, TaskSwitch,
+};
+pub use raw::RawExit;

@@ -1,0 +1,418 @@
+//! The current VMCS: the only handle that reads, writes and enters.
+#![expect(unsafe_code, reason = "VMREAD, VMWRITE and the VM entry")]
+
+use core::fmt;
+
+use abi::Hpa;
+
+use super::count::Counters;
+use super::eptp::Eptp;
+use super::field::{self, Access, Ctl, Field, Rw, Value};
+use super::host::HostState;
+use super::region::Vmcs;
+use super::segment::{Segment, SegmentName};
+use crate::caps::{Controls, Features, bits};
+use crate::enable::VmxOn;
+use crate::event::Event;
+use crate::exit::RawExit;
+use crate::exit::reason;
+use crate::instr::{self, InstructionError, VmFail};
+use crate::regs::GuestRegs;
+use crate::{entry, invvpid};
+
+/// The VMCS that is current on this CPU.
+#[derive(Debug)]
+pub struct CurrentVmcs<'a> {
+    /// Invariant: VMPTRLD was done, and nothing else becomes current while this value lives
+    /// (`VmxOn::in_use`).
+    vmcs: &'a mut Vmcs,
+    cpu: &'a VmxOn,
+}
+
+impl Drop for CurrentVmcs<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.cpu.in_use.set(false);
+    }
+}
+
+/// What a VMCS is set up with.
+#[derive(Clone, Copy, Debug)]
+pub struct VmcsSetup {
+    /// Frame of the top-level EPT table.
+    pub ept_root: Hpa,
+    /// Virtual-processor identifier, not 0 and not shared with another vCPU; ignored without
+    /// [`Features::VPID`].
+    pub vpid: u16,
+    /// Frame of the MSR bitmap.
+    pub msr_bitmap: Hpa,
+    /// State that VM exits load on the CPU the VMCS is current on.
+    pub host: HostState,
+}
+
+/// The VM entry did not happen: the host or control state is wrong, which is our bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryFailure(pub VmFail);
+
+impl fmt::Display for EntryFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VM entry refused: {}", self.0)
+    }
+}
+
+/// TSC ticks between two PAUSEs that still count as one loop, and those a loop may take before
+/// it exits: long enough for a lock holder that runs, short against a time slice.
+const PLE_GAP: u32 = 128;
+const PLE_WINDOW: u32 = 4096;
+
+impl<'a> CurrentVmcs<'a> {
+    #[inline]
+    pub(super) fn new(vmcs: &'a mut Vmcs, cpu: &'a VmxOn) -> Self {
+        Self { vmcs, cpu }
+    }
+
+    /// Reads a field.
+    #[inline(always)]
+    #[must_use]
+    pub fn read<T: Value, A: Access>(&self, field: Field<T, A>) -> T {
+        if cfg!(feature = "count") {
+            let mut counters = self.vmcs.counters.get();
+            counters.count_read(field.encoding(), field.is_shadowed());
+            self.vmcs.counters.set(counters);
+        }
+        // SAFETY: the invariant on `self.vmcs`.
+        T::from_register(unsafe { instr::vmread(field.encoding()) })
+    }
+
+    /// Writes a field that concerns the guest alone.
+    #[inline(always)]
+    pub fn write<T: Value>(&mut self, field: Field<T, Rw>, value: T) {
+        // SAFETY: an `Rw` field has no effect on the host.
+        unsafe { self.write_any(field, value) };
+    }
+
+    /// Writes any field.
+    ///
+    /// # Safety
+    /// The value keeps the host and its isolation intact.
+    #[inline(always)]
+    unsafe fn write_any<T: Value, A: Access>(&mut self, field: Field<T, A>, value: T) {
+        if cfg!(feature = "count") {
+            let counters = self.vmcs.counters.get_mut();
+            counters.count_write(field.encoding(), field.is_write_shadowed());
+        }
+        // SAFETY: the invariant on `self.vmcs`; the caller answers for the value.
+        unsafe { instr::vmwrite(field.encoding(), value.to_register()) };
+    }
+
+    /// Writes all control and host-state fields, and the guest fields that have one sensible
+    /// start: no event pending, active, no link pointer.
+    ///
+    /// The rest of the guest state is the caller's to write: segments, descriptor tables, control
+    /// registers with their masks and shadows, RIP, RSP, RFLAGS, DR7, EFER, PAT.
+    ///
+    /// # Safety
+    /// 1. Every leaf of the EPT tables under `ept_root`, now and later, maps a frame that may
+    ///    belong to this guest; the tables outlive the VMCS or the next `set_ept_root`.
+    /// 2. `msr_bitmap` is an [`crate::MsrBitmap`] that lets through no MSR the host depends on,
+    ///    and outlives the VMCS.
+    /// 3. `host` is this CPU's own ([`HostState::capture`]).
+    /// 4. `controls` were negotiated on this machine.
+    pub unsafe fn init_controls(&mut self, controls: &Controls, setup: &VmcsSetup) {
+        // SAFETY: 1 and 4.
+        unsafe { self.write_controls(controls, setup) };
+        // SAFETY: 1.
+        unsafe { self.set_ept_root(setup.ept_root, controls) };
+        // SAFETY: 3.
+        unsafe { self.set_host_state(&setup.host) };
+        self.init_optional(controls);
+        self.write(field::EXCEPTION_BITMAP, 0);
+        self.write(field::PAGE_FAULT_ERROR_CODE_MASK, 0);
+        self.write(field::PAGE_FAULT_ERROR_CODE_MATCH, 0);
+        self.write(field::CR3_TARGET_COUNT, 0);
+        self.write(field::TSC_OFFSET, 0);
+        self.write(field::CR0_GUEST_HOST_MASK, 0);
+        self.write(field::CR4_GUEST_HOST_MASK, 0);
+        self.write(field::CR0_READ_SHADOW, 0);
+        self.write(field::CR4_READ_SHADOW, 0);
+        self.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0);
+        self.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, 0);
+        self.write(field::VM_ENTRY_INSTRUCTION_LENGTH, 0);
+        self.write(field::GUEST_INTERRUPTIBILITY_STATE, 0);
+        self.write(field::GUEST_ACTIVITY_STATE, 0);
+        self.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+        self.write(field::GUEST_IA32_DEBUGCTL, 0);
+    }
+
+    /// # Safety
+    /// As for [`Self::init_controls`].
+    unsafe fn write_controls(&mut self, controls: &Controls, setup: &VmcsSetup) {
+        self.vmcs.primary = controls.primary;
+        let words = [
+            (field::PIN_BASED_CONTROLS, controls.pin),
+            (field::PRIMARY_PROCESSOR_BASED_CONTROLS, controls.primary),
+            (
+                field::SECONDARY_PROCESSOR_BASED_CONTROLS,
+                controls.secondary,
+            ),
+            (field::PRIMARY_VM_EXIT_CONTROLS, controls.exit),
+            (field::VM_ENTRY_CONTROLS, controls.entry),
+            (field::VM_EXIT_MSR_STORE_COUNT, 0),
+            (field::VM_EXIT_MSR_LOAD_COUNT, 0),
+            (field::VM_ENTRY_MSR_LOAD_COUNT, 0),
+        ];
+        for (word, value) in words {
+            // SAFETY: negotiated for this machine; empty MSR lists.
+            unsafe { self.write_any(word, value) };
+        }
+        // SAFETY: the caller answers for the bitmap.
+        unsafe { self.write_any(field::MSR_BITMAP_ADDRESS, setup.msr_bitmap.raw()) };
+        // SAFETY: no shadow VMCS is used.
+        unsafe { self.write_any(field::VMCS_LINK_POINTER, u64::MAX) };
+        if controls.features.contains(Features::VPID) {
+            assert!(setup.vpid != 0, "VPID 0 is the host's");
+            // SAFETY: not the host's.
+            unsafe { self.write_any(field::VIRTUAL_PROCESSOR_IDENTIFIER, setup.vpid) };
+        }
+    }
+
+    fn init_optional(&mut self, controls: &Controls) {
+        if controls.features.contains(Features::PAUSE_LOOP) {
+            self.write(field::PLE_GAP, PLE_GAP);
+            self.write(field::PLE_WINDOW, PLE_WINDOW);
+        }
+        if controls.features.contains(Features::XSAVES) {
+            self.write(field::XSS_EXITING_BITMAP, 0);
+        }
+        if controls.features.contains(Features::ENCLS_EXITING) {
+            self.write(field::ENCLS_EXITING_BITMAP, u64::MAX);
+        }
+        if controls.features.contains(Features::PREEMPTION_TIMER) {
+            self.write(field::VMX_PREEMPTION_TIMER_VALUE, u32::MAX);
+        }
+    }
+
+    /// Points the VMCS at other EPT tables. Translations cached for this vCPU's VPID stay tagged
+    /// with the old root and are not used.
+    ///
+    /// # Safety
+    /// Point 1 of [`Self::init_controls`], for `root`.
+    pub unsafe fn set_ept_root(&mut self, root: Hpa, controls: &Controls) {
+        // SAFETY: the caller's promise.
+        unsafe { self.write_any(field::EPT_POINTER, Eptp::new(root, controls).raw()) };
+    }
+
+    /// Rewrites the host-state fields; needed when the VMCS moved to another CPU.
+    ///
+    /// # Safety
+    /// `host` is this CPU's own ([`HostState::capture`]).
+    pub unsafe fn set_host_state(&mut self, host: &HostState) {
+        let selectors = [
+            (field::HOST_CS_SELECTOR, host.cs),
+            (field::HOST_SS_SELECTOR, host.ss),
+            (field::HOST_TR_SELECTOR, host.tr),
+            (field::HOST_DS_SELECTOR, 0),
+            (field::HOST_ES_SELECTOR, 0),
+            (field::HOST_FS_SELECTOR, 0),
+            (field::HOST_GS_SELECTOR, 0),
+        ];
+        for (selector, value) in selectors {
+            // SAFETY: the caller's promise.
+            unsafe { self.write_any(selector, value) };
+        }
+        let words = [
+            (field::HOST_CR0, host.cr0),
+            (field::HOST_CR3, host.cr3),
+            (field::HOST_CR4, host.cr4),
+            (field::HOST_FS_BASE, host.fs_base),
+            (field::HOST_GS_BASE, host.gs_base),
+            (field::HOST_TR_BASE, host.tr_base),
+            (field::HOST_GDTR_BASE, host.gdtr_base),
+            (field::HOST_IDTR_BASE, host.idtr_base),
+            // SYSENTER is never used in the host.
+            (field::HOST_IA32_SYSENTER_ESP, 0),
+            (field::HOST_IA32_SYSENTER_EIP, 0),
+            (field::HOST_IA32_EFER, host.efer),
+            (field::HOST_RIP, entry::exit_address()),
+        ];
+        for (word, value) in words {
+            // SAFETY: the caller's promise; HOST_RIP is the entry code's own landing place.
+            unsafe { self.write_any(word, value) };
+        }
+        // SAFETY: SYSENTER is never used in the host.
+        unsafe { self.write_any(field::HOST_IA32_SYSENTER_CS, 0) };
+        if self.cpu.features.contains(Features::PAT) {
+            // SAFETY: the caller's promise.
+            unsafe { self.write_any(field::HOST_IA32_PAT, host.pat) };
+        }
+    }
+
+    /// Enters the guest and returns at the next VM exit.
+    ///
+    /// `regs` must stay at one address for the fastest entry: `HOST_RSP` is rewritten when it
+    /// moves.
+    ///
+    /// # Errors
+    /// When the VM entry is refused. (An entry that fails on *guest* state returns an exit:
+    /// [`crate::Exit::EntryFailure`].)
+    #[inline]
+    pub fn enter(&mut self, regs: &mut GuestRegs) -> Result<RawExit, EntryFailure> {
+        let host_rsp = entry::host_rsp(regs);
+        if self.vmcs.host_rsp != host_rsp {
+            // SAFETY: where the landing place stores the guest's registers in this very `regs`.
+            unsafe { self.write_any(field::HOST_RSP, host_rsp) };
+            self.vmcs.host_rsp = host_rsp;
+        }
+        // SAFETY: the VMCS is current with host state and controls written by `init_controls`
+        // (without it the entry is refused: an empty VMCS has no valid controls); HOST_RSP
+        // belongs to `regs`.
+        let refused = unsafe { entry::enter(regs, self.vmcs.launched) };
+        if refused != 0 {
+            return Err(entry_failure(refused));
+        }
+        let raw = RawExit::read(self);
+        if !self.vmcs.launched {
+            self.vmcs.launched = raw.reason & reason::ENTRY_FAILURE == 0;
+        }
+        Ok(raw)
+    }
+
+    /// Sets the event the next VM entry injects.
+    pub fn inject(&mut self, event: Event) {
+        if let Some(error) = event.error {
+            self.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, error);
+        }
+        if event.kind.is_software() {
+            self.write(field::VM_ENTRY_INSTRUCTION_LENGTH, u32::from(event.length));
+        }
+        self.write(
+            field::VM_ENTRY_INTERRUPTION_INFORMATION,
+            event.to_entry_info(),
+        );
+    }
+
+    /// Takes back an injection that has not been entered with.
+    pub fn cancel_injection(&mut self) {
+        self.write(field::VM_ENTRY_INTERRUPTION_INFORMATION, 0);
+    }
+
+    /// Asks for (or no longer for) an exit as soon as the guest can take an interrupt.
+    #[inline]
+    pub fn set_interrupt_window(&mut self, wanted: bool) {
+        self.set_primary(bits::INTERRUPT_WINDOW_EXITING, wanted);
+    }
+
+    /// Asks for (or no longer for) an exit as soon as the guest can take an NMI. Needs
+    /// [`Features::VIRTUAL_NMI`].
+    pub fn set_nmi_window(&mut self, wanted: bool) {
+        let possible = wanted && self.cpu.features.contains(Features::VIRTUAL_NMI);
+        self.set_primary(bits::NMI_WINDOW_EXITING, possible);
+    }
+
+    /// True while an interrupt-window exit is asked for.
+    #[inline]
+    #[must_use]
+    pub fn interrupt_window(&self) -> bool {
+        self.vmcs.primary & bits::INTERRUPT_WINDOW_EXITING != 0
+    }
+
+    #[inline]
+    fn set_primary(&mut self, bit: u32, wanted: bool) {
+        let old = self.vmcs.primary;
+        let new = if wanted { old | bit } else { old & !bit };
+        if new != old {
+            self.vmcs.primary = new;
+            // SAFETY: the window bits only cause further exits.
+            unsafe {
+                self.write_any::<u32, Ctl>(field::PRIMARY_PROCESSOR_BASED_CONTROLS, new);
+            }
+        }
+    }
+
+    /// Sets whether the guest is in IA-32e mode: for a vCPU reset, or a state that is loaded.
+    /// While it runs the CPU itself keeps the control up to date.
+    pub fn set_long_mode(&mut self, on: bool) {
+        let old = self.read(field::VM_ENTRY_CONTROLS);
+        let bit = bits::IA32E_MODE_GUEST;
+        let new = if on { old | bit } else { old & !bit };
+        if new != old {
+            // SAFETY: tells the guest's mode; an inconsistent one fails the VM entry.
+            unsafe { self.write_any(field::VM_ENTRY_CONTROLS, new) };
+        }
+    }
+
+    /// True when the guest is in IA-32e mode.
+    #[must_use]
+    pub fn long_mode(&self) -> bool {
+        self.read(field::VM_ENTRY_CONTROLS) & bits::IA32E_MODE_GUEST != 0
+    }
+
+    /// Reads a guest segment register.
+    #[must_use]
+    pub fn segment(&self, name: SegmentName) -> Segment {
+        let fields = name.fields();
+        Segment {
+            selector: self.read(fields.selector),
+            base: self.read(fields.base),
+            limit: self.read(fields.limit),
+            access_rights: self.read(fields.access_rights),
+        }
+    }
+
+    /// Writes a guest segment register.
+    pub fn set_segment(&mut self, name: SegmentName, segment: Segment) {
+        let fields = name.fields();
+        self.write(fields.selector, segment.selector);
+        self.write(fields.base, segment.base);
+        self.write(fields.limit, segment.limit);
+        self.write(fields.access_rights, segment.access_rights);
+    }
+
+    /// Moves RIP past the instruction that caused the exit.
+    ///
+    /// Blocking by STI or MOV SS is left alone: whoever injects an event looks at it.
+    #[inline]
+    pub fn skip_instruction(&mut self) {
+        let length = self.read(field::VM_EXIT_INSTRUCTION_LENGTH);
+        let rip = self.read(field::GUEST_RIP).wrapping_add(u64::from(length));
+        self.write(field::GUEST_RIP, rip);
+    }
+
+    /// Drops this vCPU's cached linear translations, when it has a VPID.
+    pub fn flush_vpid(&self) {
+        if self.cpu.features.contains(Features::VPID) {
+            let kind = self
+                .cpu
+                .features
+                .invvpid(self.read(field::VIRTUAL_PROCESSOR_IDENTIFIER));
+            let flushed = invvpid(kind);
+            debug_assert!(flushed.is_ok(), "negotiated");
+        }
+    }
+
+    /// Accesses counted so far (all zero without the cargo feature `count`).
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.vmcs.counters.get()
+    }
+}
+
+#[cold]
+fn entry_failure(refused: u64) -> EntryFailure {
+    EntryFailure(if refused == entry::REFUSED_INVALID {
+        VmFail::Invalid
+    } else {
+        VmFail::Valid(instr::last_error())
+    })
+}
+
+impl EntryFailure {
+    /// The VM-instruction error, when there is one.
+    #[must_use]
+    pub const fn error(&self) -> Option<InstructionError> {
+        match self.0 {
+            VmFail::Invalid => None,
+            VmFail::Valid(error) => Some(error),
+        }
+    }
+}
