@@ -1,0 +1,58 @@
+//! CPU stacks, each in the stacks' window above a page that is never mapped, so that an overflow
+//! faults instead of writing elsewhere.
+
+use abi::{Mfn, PAGE_SIZE};
+use spin::mutex::SpinMutex;
+use vmm_core::mm::frame::{self, Owner};
+
+use super::paging;
+use crate::cpu::tables::INTERRUPT_STACKS;
+use crate::layout;
+
+/// Pages of the stack on which a CPU does all its work.
+const MAIN_PAGES: u64 = 16;
+/// Pages of each interrupt stack. The epitaph of a double fault is written on one.
+const INTERRUPT_PAGES: u64 = 3;
+
+/// The next free address of the window.
+static NEXT: SpinMutex<u64> = SpinMutex::new(layout::STACKS_BASE);
+
+/// The tops of one CPU's stacks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stacks {
+    /// For everything.
+    pub(crate) main: u64,
+    /// For the exceptions that get their own.
+    pub(crate) interrupt: [u64; INTERRUPT_STACKS],
+}
+
+impl Stacks {
+    /// Makes the stacks of one more CPU; `None` when memory is out.
+    pub(crate) fn allocate() -> Option<Self> {
+        let main = stack(MAIN_PAGES)?;
+        let mut interrupt = [0; INTERRUPT_STACKS];
+        for top in &mut interrupt {
+            *top = stack(INTERRUPT_PAGES)?;
+        }
+        Some(Self { main, interrupt })
+    }
+}
+
+/// Maps one stack and returns its top.
+fn stack(pages: u64) -> Option<u64> {
+    let page = PAGE_SIZE as u64;
+    let mut next = NEXT.lock();
+    let bottom = *next + page;
+    *next = bottom + pages * page;
+    for number in 0..pages {
+        paging::map_stack_page(bottom + number * page, take_page()?, &mut take_page)?;
+    }
+    Some(*next)
+}
+
+/// A frame for the hypervisor itself.
+pub(crate) fn take_page() -> Option<u64> {
+    frame::frames()
+        .alloc(0, Owner::Hypervisor)
+        .map(|mfn: Mfn| mfn.hpa().raw())
+}
