@@ -1,6 +1,8 @@
 //! Tiny kernels made on the spot, for tests: an ELF file of a chosen shape, and a bzImage around
 //! a payload.
 
+pub mod compressed;
+
 use alloc::vec;
 use alloc::vec::Vec;
 

@@ -1,6 +1,7 @@
 //! Kernels of every kind, intact, damaged, cut short and random.
 
 use super::*;
+use crate::synthetic::compressed::{GZIP, XZ, ZSTD};
 use crate::synthetic::{Elf, LOAD, bzimage};
 use std::string::{String, ToString};
 use std::vec;
@@ -33,9 +34,6 @@ fn open_with(file: &[u8], heap: usize) -> Result<Opened, KernelError> {
 fn text(file: &[u8]) -> String {
     open(file).unwrap_err().to_string()
 }
-
-mod fixtures;
-use fixtures::{GZIP, XZ, ZSTD};
 
 /// The default kernel in each compression, as a payload.
 fn payloads() -> [(Format, Vec<u8>); 4] {

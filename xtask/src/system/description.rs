@@ -1,0 +1,249 @@
+//! The description's text, read into values with their places. Knows no files.
+
+use ::system::config::{
+    self, Console, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
+    MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
+};
+use toml::de::DeTable;
+
+use super::problem::Problem;
+use super::table::{Located, Table};
+
+/// A description without mistakes of its own; the files it names have not been looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Description {
+    pub(super) host: HostConfig,
+    pub(super) domains: Vec<Domain>,
+}
+
+/// One `[[domain]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Domain {
+    pub(super) name: String,
+    pub(super) kernel: Located<String>,
+    pub(super) initrd: Option<Located<String>>,
+    pub(super) cmdline: String,
+    pub(super) memory_pages: Located<u64>,
+    pub(super) vcpus: u32,
+    pub(super) affinity: Option<Vec<u32>>,
+    pub(super) on_reboot: OnReboot,
+    /// Whether a kernel in a slow compression is packed anew.
+    pub(super) repack: bool,
+}
+
+/// Reads a description.
+pub(super) fn read(source: &str) -> Result<Description, Vec<Problem>> {
+    let (table, errors) = DeTable::parse_recoverable(source);
+    let syntax = |error: toml::de::Error| Problem {
+        at: error.span().map_or(0, |span| span.start),
+        key: String::new(),
+        text: format!("not TOML: {}", error.message()),
+    };
+    let mut problems: Vec<Problem> = errors.into_iter().map(syntax).collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut root = Table::new(0, table.into_inner());
+    let host = root.tables("host", false, &mut problems).into_iter().next();
+    let host = host.map_or_else(HostConfig::default, |table| read_host(table, &mut problems));
+    let listed = root.require("domain", "[[domain]]", &mut problems);
+    let tables = root.tables("domain", true, &mut problems);
+    if listed && problems.is_empty() && !(1..=MAX_DOMAINS).contains(&tables.len()) {
+        problems.push(Problem {
+            at: 0,
+            key: "domain".into(),
+            text: format!(
+                "there are {} domains; describe 1 to {MAX_DOMAINS}",
+                tables.len()
+            ),
+        });
+    }
+    root.finish(&mut problems);
+
+    let mut names: Vec<String> = Vec::new();
+    let mut domains = Vec::new();
+    for table in tables {
+        domains.extend(read_domain(table, &mut names, &mut problems));
+    }
+    if problems.is_empty() {
+        Ok(Description { host, domains })
+    } else {
+        Err(problems)
+    }
+}
+
+fn read_host(mut table: Table<'_>, problems: &mut Vec<Problem>) -> HostConfig {
+    let console = [("com1", Console::Com1), ("com2", Console::Com2)];
+    let log_level = [
+        ("off", LogLevel::Off),
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    let ends = [
+        ("halt", End::Halt),
+        ("reboot", End::Reboot),
+        ("poweroff", End::Poweroff),
+    ];
+    let vmx_mask = table.texts("vmx_mask", r#"vmx_mask = ["ept-1g"]"#, problems);
+    let host = HostConfig {
+        console: table.choice("console", &console, problems),
+        log_level: table.choice("log_level", &log_level, problems),
+        on_panic: table.choice("on_panic", &ends, problems),
+        on_idle: table.choice("on_idle", &ends, problems),
+        vmx_mask: vmx_mask.map(|mask| mask.value).unwrap_or_default(),
+    };
+    table.finish(problems);
+    host
+}
+
+fn read_domain(
+    mut table: Table<'_>,
+    names: &mut Vec<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Domain> {
+    let name = required_text(&mut table, "name", r#"name = "web""#, problems);
+    let kernel = required_text(&mut table, "kernel", r#"kernel = "debian:cloud""#, problems);
+    let memory = required_text(&mut table, "memory", r#"memory = "256M""#, problems);
+    let initrd = table.text("initrd", r#"initrd = "initrd.img""#, problems);
+    let cmdline = table.text("cmdline", r#"cmdline = "console=hvc0""#, problems);
+    let vcpus = table.number("vcpus", "vcpus = 2", problems);
+    let affinity = table.numbers("affinity", "affinity = [0, 1]", problems);
+    let reboots = [("restart", OnReboot::Restart), ("stop", OnReboot::Stop)];
+    let on_reboot = table.choice("on_reboot", &reboots, problems);
+    let repack = table.boolean("repack", "repack = false", problems);
+    table.finish(problems);
+
+    if let Some(name) = &name {
+        check(problems, "name", name, name_problem(&name.value, names));
+        names.push(name.value.clone());
+    }
+    if let Some(cmdline) = &cmdline {
+        check(
+            problems,
+            "cmdline",
+            cmdline,
+            cmdline_problem(&cmdline.value),
+        );
+    }
+    if let Some(vcpus) = &vcpus {
+        check(problems, "vcpus", vcpus, vcpus_problem(vcpus.value));
+    }
+    if let Some(affinity) = &affinity {
+        check(
+            problems,
+            "affinity",
+            affinity,
+            affinity_problem(&affinity.value),
+        );
+    }
+    let memory_pages = memory.and_then(|memory| match pages(&memory.value) {
+        Ok(value) => Some(Located {
+            value,
+            at: memory.at,
+        }),
+        Err(text) => {
+            check(problems, "memory", &memory, Some(text));
+            None
+        }
+    });
+    Some(Domain {
+        name: name?.value,
+        kernel: kernel?,
+        initrd,
+        cmdline: cmdline.map(|cmdline| cmdline.value).unwrap_or_default(),
+        memory_pages: memory_pages?,
+        vcpus: vcpus.map_or(1, |vcpus| vcpus.value),
+        affinity: affinity.map(|affinity| affinity.value),
+        on_reboot,
+        repack: repack.is_none_or(|repack| repack.value),
+    })
+}
+
+fn required_text(
+    table: &mut Table<'_>,
+    key: &'static str,
+    example: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Located<String>> {
+    table.require(key, example, problems);
+    table.text(key, example, problems)
+}
+
+fn check<T>(problems: &mut Vec<Problem>, key: &str, value: &Located<T>, problem: Option<String>) {
+    problems.extend(problem.map(|text| Problem {
+        at: value.at,
+        key: key.into(),
+        text,
+    }));
+}
+
+fn name_problem(name: &str, others: &[String]) -> Option<String> {
+    if !config::is_valid_name(name) {
+        return Some(format!(
+            "\"{name}\" is no name for a domain; use 1 to {MAX_NAME} letters, digits, '-', '_', '.'"
+        ));
+    }
+    let twice = others.iter().any(|other| other == name);
+    twice.then(|| format!("two domains are called \"{name}\"; give each its own name"))
+}
+
+fn cmdline_problem(cmdline: &str) -> Option<String> {
+    let bad = cmdline.len() > MAX_CMDLINE || cmdline.contains('\0');
+    bad.then(|| {
+        format!(
+            "the command line has {} bytes; at most {MAX_CMDLINE} fit, without a NUL",
+            cmdline.len()
+        )
+    })
+}
+
+fn vcpus_problem(vcpus: u32) -> Option<String> {
+    let good = (1..=MAX_VCPUS).contains(&vcpus);
+    (!good).then(|| format!("a domain cannot have {vcpus} vCPUs; give it 1 to {MAX_VCPUS}"))
+}
+
+fn affinity_problem(pcpus: &[u32]) -> Option<String> {
+    if pcpus.is_empty() {
+        return Some("there is no CPU to run on; name one, or leave the key out".into());
+    }
+    let beyond = pcpus.iter().find(|&&pcpu| pcpu >= MAX_PCPUS)?;
+    let last = MAX_PCPUS - 1;
+    Some(format!(
+        "there is no CPU {beyond}; the numbers go from 0 to {last}"
+    ))
+}
+
+/// Pages of 4 KiB from a size with a unit.
+fn pages(size: &str) -> Result<u64, String> {
+    let malformed = || {
+        format!("\"{size}\" is no size; write a whole number and K, M, G or T, such as \"256M\"")
+    };
+    let shift = match size.chars().last() {
+        Some('K') => 10,
+        Some('M') => 20,
+        Some('G') => 30,
+        Some('T') => 40,
+        _ => return Err(malformed()),
+    };
+    let digits = &size[..size.len() - 1];
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(malformed());
+    }
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift));
+    let range = MIN_MEMORY_PAGES..=MAX_MEMORY_PAGES;
+    match bytes {
+        Some(bytes) if range.contains(&(bytes >> 12)) && bytes % 4096 == 0 => Ok(bytes >> 12),
+        Some(bytes) if bytes % 4096 != 0 => Err(format!(
+            "\"{size}\" is no whole number of pages; write a multiple of 4K"
+        )),
+        _ => Err(format!(
+            "a domain cannot have \"{size}\" of memory; give it 1M to 1T"
+        )),
+    }
+}

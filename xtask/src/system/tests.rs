@@ -1,0 +1,415 @@
+//! Descriptions in a directory of their own: what is packed, and what each mistake is told.
+
+use super::*;
+use ::system::config::{Console, End, LogLevel, OnReboot};
+use ::system::kernel::{Format, Image, compress_lz4};
+use ::system::synthetic::compressed::GZIP;
+use ::system::synthetic::{Elf, bzimage};
+use ::system::{Archive, FileId};
+use tempfile::TempDir;
+
+/// A directory with kernels, an initrd and a cache.
+struct Fixture {
+    directory: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let fixture = Self { directory };
+        let elf = Elf::default().build();
+        fixture.write("kernel.elf", &elf);
+        let lz4 = bzimage(&compress_lz4(&elf).unwrap());
+        fixture.write("vmlinuz", &lz4);
+        fixture.write("cache/cloud/vmlinuz", &lz4);
+        fixture.write("cache/cloud/initrd.img", b"070701 cached");
+        fixture.write("initrd.img", b"070701");
+        fixture
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, contents: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    fn pack(&self, description: &str) -> Result<(PackReport, Vec<u8>)> {
+        self.write("system.toml", description.as_bytes());
+        let out = self.path("system.tsa");
+        let report = pack(&self.path("system.toml"), &[&self.path("cache")], &out)?;
+        Ok((report, fs::read(out).unwrap()))
+    }
+
+    /// The error without the directory's name.
+    fn error(&self, description: &str) -> String {
+        let error = format!("{:#}", self.pack(description).unwrap_err());
+        assert!(
+            !self.path("system.tsa").exists(),
+            "an archive in spite of {error}"
+        );
+        let directory = format!("{}/", self.directory.path().display());
+        error.replace(&directory, "")
+    }
+}
+
+/// A good domain, and what `change` adds to it in a last line.
+fn with(line: &str) -> String {
+    format!("[[domain]]\nname = \"web\"\nkernel = \"vmlinuz\"\nmemory = \"64M\"\n{line}\n")
+}
+
+#[test]
+fn a_full_description_is_packed() {
+    let fixture = Fixture::new();
+    let description = r#"
+        [host]
+        console = "com2"
+        log_level = "debug"
+        on_panic = "reboot"
+        on_idle = "halt"
+        vmx_mask = ["ept-1g", "vpid"]
+
+        [[domain]]
+        name = "debian"
+        kernel = "debian:cloud"
+        initrd = "debian:cloud"
+        cmdline = "console=hvc0"
+        memory = "1G"
+        vcpus = 2
+        affinity = [0, 1]
+        on_reboot = "stop"
+
+        [[domain]]
+        name = "micro"
+        kernel = "kernel.elf"
+        initrd = "initrd.img"
+        memory = "2048K"
+    "#;
+    let (report, bytes) = fixture.pack(description).unwrap();
+    assert_eq!(
+        report.to_string(),
+        "domain debian: 1024 MiB, 2 vCPUs, kernel debian:cloud (LZ4, 0.1 MiB), initrd \
+         debian:cloud (0.1 MiB)\n\
+         domain micro: 2 MiB, 1 vCPU, kernel kernel.elf (ELF, 0.1 MiB), initrd initrd.img (0.1 \
+         MiB)\n\
+         boot archive: 0.1 MiB"
+    );
+    let archive = Archive::parse(&bytes).unwrap();
+    let host = &archive.config().host;
+    assert_eq!(
+        (host.console, host.log_level),
+        (Console::Com2, LogLevel::Debug)
+    );
+    assert_eq!((host.on_panic, host.on_idle), (End::Reboot, End::Halt));
+    assert_eq!(host.vmx_mask, ["ept-1g", "vpid"]);
+    let [debian, micro] = archive.config().domains.as_slice() else {
+        panic!("two domains");
+    };
+    assert_eq!((debian.memory_pages, debian.vcpus), (1 << 18, 2));
+    assert_eq!(debian.affinity.as_deref(), Some([0, 1].as_slice()));
+    assert_eq!(debian.on_reboot, OnReboot::Stop);
+    assert_eq!(
+        archive.file(debian.initrd.unwrap()).unwrap(),
+        b"070701 cached"
+    );
+    assert_eq!(
+        (micro.memory_pages, micro.vcpus, &micro.affinity),
+        (512, 1, &None)
+    );
+    assert_eq!(micro.on_reboot, OnReboot::Restart);
+    assert_eq!(archive.file(micro.kernel).unwrap(), Elf::default().build());
+}
+
+#[test]
+fn the_examples_are_packed() {
+    let fixture = Fixture::new();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("systems");
+    let mut count = 0;
+    for entry in fs::read_dir(examples).unwrap() {
+        let source = fs::read_to_string(entry.unwrap().path()).unwrap();
+        fixture.pack(&source).unwrap();
+        // What is commented out stands at its default: with it, everything stays as it is. The
+        // two blanks keep all places.
+        let uncomment = |line: &str| match line.strip_prefix("# ") {
+            Some(code) if code.contains(" = ") && !code.ends_with('.') => format!("  {code}"),
+            _ => line.to_owned(),
+        };
+        let spelled_out = source.lines().map(uncomment).collect::<Vec<_>>();
+        let mut spelled_out = description::read(&spelled_out.join("\n")).unwrap();
+        let mut silent = description::read(&source).unwrap();
+        // Absent, it stands for all CPUs, which nothing else can say.
+        for domain in spelled_out.domains.iter_mut().chain(&mut silent.domains) {
+            domain.affinity = None;
+        }
+        assert_eq!(spelled_out, silent);
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}
+
+#[test]
+fn a_file_that_two_domains_use_is_packed_once() {
+    let fixture = Fixture::new();
+    let two = with("") + &with("").replace("web", "db");
+    let (_, bytes) = fixture.pack(&two).unwrap();
+    let archive = Archive::parse(&bytes).unwrap();
+    assert_eq!(archive.files().len(), 1);
+    assert_eq!(archive.config().domains[1].kernel, FileId(0));
+}
+
+#[test]
+fn slow_compressions_are_packed_anew_unless_told_not_to() {
+    let fixture = Fixture::new();
+    fixture.write("vmlinuz", &bzimage(GZIP));
+    let packed = |line| {
+        let (report, bytes) = fixture.pack(&with(line)).unwrap();
+        let archive = Archive::parse(&bytes).unwrap();
+        let file = archive.file(FileId(0)).unwrap();
+        let image = Image::identify(file).unwrap();
+        let mut scratch = vec![0; image.scratch_size().unwrap()];
+        let elf = image.unpack(&mut scratch, 0).unwrap();
+        assert_eq!(elf, Elf::default().build());
+        (image.format(), report.to_string())
+    };
+    let (format, report) = packed("");
+    assert_eq!(format, Format::Lz4);
+    assert!(
+        report.contains("vmlinuz (gzip, packed anew as LZ4, 0.1 MiB)"),
+        "{report}"
+    );
+    let (format, report) = packed("repack = false");
+    assert_eq!(format, Format::Gzip);
+    assert!(report.contains("vmlinuz (gzip, 0.1 MiB)"), "{report}");
+}
+
+/// Each row: what is added to a good domain, and the error without its place.
+const MISTAKES: [(&str, &str); 14] = [
+    (
+        "vpcus = 2",
+        "5:1: vpcus: unknown key; did you mean `vcpus`?",
+    ),
+    (
+        "disk = \"a.img\"",
+        "5:1: disk: unknown key; the keys here are name, kernel, memory, initrd, cmdline, \
+         vcpus, affinity, on_reboot, repack",
+    ),
+    (
+        "vcpus = \"two\"",
+        "5:9: vcpus: expected a whole number from 0 on, found the string \"two\"; write for \
+         example `vcpus = 2`",
+    ),
+    (
+        "vcpus = -1",
+        "5:9: vcpus: expected a whole number from 0 on, found the number -1; write for \
+         example `vcpus = 2`",
+    ),
+    (
+        "vcpus = 0",
+        "5:9: vcpus: a domain cannot have 0 vCPUs; give it 1 to 128",
+    ),
+    (
+        "vcpus = 0xfff_ffff_ffff",
+        "5:9: vcpus: a domain cannot have 4294967295 vCPUs; give it 1 to 128",
+    ),
+    (
+        "affinity = [0, 256]",
+        "5:12: affinity: there is no CPU 256; the numbers go from 0 to 255",
+    ),
+    (
+        "affinity = []",
+        "5:12: affinity: there is no CPU to run on; name one, or leave the key out",
+    ),
+    (
+        "affinity = [\"all\"]",
+        "5:12: affinity: expected a list of whole numbers, found a list; write for example \
+         `affinity = [0, 1]`",
+    ),
+    (
+        "on_reboot = \"explode\"",
+        "5:13: on_reboot: \"explode\" is unknown; use \"restart\", \"stop\"",
+    ),
+    (
+        "repack = 1",
+        "5:10: repack: expected true or false, found the number 1; write for example `repack \
+         = false`",
+    ),
+    (
+        "initrd = \"no.img\"",
+        "5:10: initrd: cannot read \"no.img\": there is no such file; paths are relative to \
+         the description, `debian:cloud` is Debian's kernel",
+    ),
+    (
+        "initrd = \"debian:slim\"",
+        "5:10: initrd: there is no \"debian:slim\" in the cache; it has \"debian:cloud\"",
+    ),
+    (
+        "[[domain]]\nname = \"web\"\nkernel = \"kernel.elf\"\nmemory = \"2M\"",
+        "6:8: name: two domains are called \"web\"; give each its own name",
+    ),
+];
+
+#[test]
+fn mistakes_in_a_domain() {
+    let fixture = Fixture::new();
+    for (line, expected) in MISTAKES {
+        assert_eq!(
+            fixture.error(&with(line)),
+            format!("system.toml:{expected}")
+        );
+    }
+    let long = format!("cmdline = \"{}\"", "x".repeat(2048));
+    assert_eq!(
+        fixture.error(&with(&long)),
+        "system.toml:5:11: cmdline: the command line has 2048 bytes; at most 2047 fit, without a \
+         NUL"
+    );
+}
+
+#[test]
+fn mistakes_in_sizes() {
+    let fixture = Fixture::new();
+    let error = |size: &str| {
+        let description = with("").replace("\"64M\"", size);
+        let error = fixture.error(&description);
+        error
+            .strip_prefix("system.toml:4:10: memory: ")
+            .map(str::to_owned)
+            .unwrap_or(error)
+    };
+    for size in ["256", "M", "", "1.5G", "-1G", "256MB", "1 G", "64m"] {
+        assert_eq!(
+            error(&format!("\"{size}\"")),
+            format!(
+                "\"{size}\" is no size; write a whole number and K, M, G or T, such as \"256M\""
+            )
+        );
+    }
+    assert_eq!(
+        error("256"),
+        "expected a string, found the number 256; write for example `memory = \"256M\"`"
+    );
+    for size in ["0M", "1020K", "2T", "99999999999999999999G", "16777217T"] {
+        assert_eq!(
+            error(&format!("\"{size}\"")),
+            format!("a domain cannot have \"{size}\" of memory; give it 1M to 1T")
+        );
+    }
+    assert_eq!(
+        error("\"1025K\""),
+        "\"1025K\" is no whole number of pages; write a multiple of 4K"
+    );
+    assert_eq!(
+        error("\"1M\""),
+        "the kernel and initrd end at 2 MiB; give the domain more than that"
+    );
+}
+
+#[test]
+fn mistakes_in_kernels() {
+    let fixture = Fixture::new();
+    let good = fs::read(fixture.path("vmlinuz")).unwrap();
+    let error = |kernel: &[u8]| {
+        fixture.write("vmlinuz", kernel);
+        fixture.error(&with(""))
+    };
+    let no_note = Elf {
+        entry: None,
+        ..Elf::default()
+    };
+    assert_eq!(
+        error(&no_note.build()),
+        "system.toml:3:10: kernel: kernel has no PVH entry note (Xen, PHYS32_ENTRY): use a kernel \
+         with CONFIG_PVH=y, or add the note to the image"
+    );
+    assert_eq!(
+        error(&good[..good.len() - 100]),
+        format!(
+            "system.toml:3:10: kernel: kernel is truncated: its compressed payload ends at byte \
+             {}, the file has {}; copy it again",
+            good.len() - 16,
+            good.len() - 100
+        )
+    );
+    assert_eq!(
+        error(b""),
+        "system.toml:3:10: kernel: \"vmlinuz\" is empty; copy it again"
+    );
+    assert_eq!(
+        error(b"a text"),
+        "system.toml:3:10: kernel: kernel is neither an ELF file nor a bzImage: give a Linux \
+         vmlinuz or vmlinux, or another ELF file with a PVH entry"
+    );
+}
+
+#[test]
+fn mistakes_in_the_whole() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.error(""),
+        "system.toml:1:1: domain: missing; add for example `[[domain]]`"
+    );
+    assert_eq!(
+        fixture.error("domain = []"),
+        "system.toml:1:1: domain: there are 0 domains; describe 1 to 64"
+    );
+    assert_eq!(
+        fixture.error("[domain]\nname = \"a\""),
+        "system.toml:1:1: domain: expected a list of tables, found a table; start each with `[[domain]]`"
+    );
+    assert_eq!(
+        fixture.error("host = 3\n[[domain]]"),
+        "system.toml:1:8: host: expected a table, found the number 3; start it with `[host]`\n\
+         system.toml:2:1: name: missing; add for example `name = \"web\"`\n\
+         system.toml:2:1: kernel: missing; add for example `kernel = \"debian:cloud\"`\n\
+         system.toml:2:1: memory: missing; add for example `memory = \"256M\"`"
+    );
+    let empty_cache = with("").replace("\"vmlinuz\"", "\"debian:cloud\"");
+    fs::remove_dir_all(fixture.path("cache")).unwrap();
+    assert_eq!(
+        fixture.error(&empty_cache),
+        "system.toml:3:10: kernel: there is no \"debian:cloud\", as the cache has no guests; run \
+         `cargo xtask setup`"
+    );
+    let error = fixture.error("[[domain]\nname = \"a\"");
+    assert!(error.starts_with("system.toml:1:"), "{error}");
+    assert!(error.contains(": not TOML: "), "{error}");
+    let error = format!(
+        "{:#}",
+        pack(Path::new("no.toml"), &[], Path::new("x")).unwrap_err()
+    );
+    assert_eq!(
+        error,
+        "cannot read the system description no.toml; name an existing TOML file: No such file or \
+         directory (os error 2)"
+    );
+}
+
+mod hostile {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,200}") {
+            let _ = description::read(&text);
+        }
+
+        #[test]
+        fn any_values_are_read_or_refused(
+            key in prop::sample::select(vec![
+                "name", "kernel", "memory", "vcpus", "affinity", "cmdline", "x", "on_reboot",
+            ]),
+            value in prop::sample::select(vec![
+                "1", "-1", "\"\"", "\"1M\"", "\"\u{e9}M\"", "[]", "[1]", "[[1]]", "{}", "{ a = 1 }", "true",
+                "1.5", "2026-01-01", "0xffffffffffff", "\"a\\u0000b\"",
+            ]),
+        ) {
+            let _ = description::read(&format!("[[domain]]\n{key} = {value}\n"));
+            let _ = description::read(&format!("{key} = {value}\n[[domain]]\n"));
+            let _ = description::read(&format!("[host]\n{key} = {value}\n"));
+        }
+    }
+}
