@@ -7,6 +7,7 @@ extern crate std;
 
 pub mod boot_info;
 pub mod builder;
+pub mod emulate;
 pub mod evtchn;
 pub mod fault;
 pub mod grant;
