@@ -139,7 +139,7 @@ fn epitaph(
     }
     out.write_str("*** backtrace:\r\n")?;
     if let Some(frame) = frame {
-        write_place(out, frame.rip)?;
+        write_place(out, frame.rip, frame.rip)?;
     }
     backtrace(out, rbp)
 }
@@ -156,7 +156,8 @@ fn backtrace(out: &mut Epitaph, mut frame: *const [u64; 2]) -> fmt::Result {
         if !(layout::text().0..layout::text().1).contains(&back) {
             break;
         }
-        write_place(out, back)?;
+        // The call itself lies before the address it returns to, which may be another function's.
+        write_place(out, back, back - 1)?;
         if next <= frame.addr() as u64 {
             break;
         }
@@ -172,9 +173,13 @@ fn is_stack(address: u64) -> bool {
     address.is_multiple_of(8) && ((start..end).contains(&address) || window.contains(&address))
 }
 
-fn write_place(out: &mut Epitaph, address: u64) -> fmt::Result {
-    match boot::symtab::lookup(layout::symbols(), address) {
-        Some((name, offset)) => write!(out, "  {address:016x} {name}+{offset:#x}\r\n"),
+/// Writes an address with the function that holds `inside`.
+fn write_place(out: &mut Epitaph, address: u64, inside: u64) -> fmt::Result {
+    match boot::symtab::lookup(layout::symbols(), inside) {
+        Some((name, offset)) => {
+            let offset = offset + (address - inside);
+            write!(out, "  {address:016x} {name}+{offset:#x}\r\n")
+        }
         None => write!(out, "  {address:016x}\r\n"),
     }
 }

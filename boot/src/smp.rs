@@ -237,10 +237,12 @@ fn start_one(page: &Page, cpu: Cpu, tsc_khz: u64) -> Result<(), &'static str> {
     );
     TICKET.store(index, Ordering::Release);
 
-    apic::send_init(cpu.apic_id);
+    // SAFETY: by the MADT's account this is another CPU, and nothing was started on it yet.
+    unsafe { apic::send_init(cpu.apic_id) };
     clocks::delay_micros(AFTER_INIT_MICROS, tsc_khz);
     for attempt in 0..2 {
-        apic::send_startup(cpu.apic_id, page.number());
+        // SAFETY: the page holds the start-up code.
+        unsafe { apic::send_startup(cpu.apic_id, page.number()) };
         // The second start-up interrupt is for CPUs that miss the first: give that one a chance.
         let patience = if attempt == 0 {
             PATIENCE_MICROS / 20

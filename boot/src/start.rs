@@ -150,7 +150,6 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
         archive: memory::archive(&loaded),
         cpus,
         tsc_khz: rates.tsc_khz,
-        apic_timer_khz: rates.apic_timer_khz,
         entry_tsc,
         wall_clock_seconds: seconds,
         wall_clock_tsc,
@@ -164,14 +163,16 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
 /// Starts the calling CPU's local APIC.
 pub(crate) fn start_local_apic() {
     const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-    // SAFETY: every CPU with a local APIC has the register.
-    let base = unsafe { msr::read(msr::IA32_APIC_BASE) } & ADDRESS;
-    let registers = (base < memory::EARLY_LIMIT).then(|| DIRECTMAP_BASE + base);
-    apic::init(registers);
+    let base = msr::read_known(msr::Known::ApicBase) & ADDRESS;
+    let registers = (base < memory::EARLY_LIMIT).then_some(DIRECTMAP_BASE + base);
+    // SAFETY: the direct map has all below 4 GiB, devices uncached; no CPU moves its registers.
+    if let Err(error) = unsafe { apic::init(registers) } {
+        end::end(platform::panic_end(), format_args!("{error}"));
+    }
 }
 
 fn measure_clocks(pm_timer: Option<u16>) -> Rates {
-    let rates = clocks::measure(pm_timer, apic::timer_ticks);
+    let rates = clocks::measure(pm_timer);
     assert!(
         rates.is_some(),
         "neither the ACPI PM timer nor the PIT counts"

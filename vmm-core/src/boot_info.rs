@@ -61,8 +61,6 @@ pub struct BootInfo {
     pub cpus: &'static [PhysicalCpu],
     /// TSC ticks per millisecond, measured.
     pub tsc_khz: u64,
-    /// Ticks of the local APIC timer per millisecond at divide-by-1, measured.
-    pub apic_timer_khz: u64,
     /// The TSC at the hypervisor's first instruction.
     pub entry_tsc: u64,
     /// Seconds since 1970 by the CMOS clock, read when the TSC stood at `wall_clock_tsc`.

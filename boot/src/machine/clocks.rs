@@ -1,4 +1,4 @@
-//! Clocks: how fast the TSC and the local APIC timer run, and what time it is.
+//! Clocks: how fast the TSC runs, and what time it is.
 //!
 //! The ACPI power management timer is the reference, since its rate is fixed and it needs no
 //! programming; where there is none, channel 2 of the programmable interval timer is.
@@ -30,27 +30,25 @@ const CMOS_INDEX: Port = unsafe { Port::new(0x70) };
 // SAFETY: see `CMOS_INDEX`.
 const CMOS_DATA: Port = unsafe { Port::new(0x71) };
 
-/// What was measured, in ticks per millisecond.
+/// What was measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rates {
-    /// The TSC.
+    /// TSC ticks per millisecond.
     pub(crate) tsc_khz: u64,
-    /// The local APIC timer at divide-by-1.
-    pub(crate) apic_timer_khz: u64,
     /// The reference.
     pub(crate) reference: &'static str,
 }
 
-/// Measures the TSC and a second counter, which counts up, against the best reference there is.
-pub(crate) fn measure(pm_timer: Option<u16>, counter: impl Fn() -> u64) -> Option<Rates> {
+/// Measures the TSC against the best reference there is.
+pub(crate) fn measure(pm_timer: Option<u16>) -> Option<Rates> {
     let by_pm_timer = pm_timer.and_then(|number| {
         // SAFETY: the FADT says this is the power management timer, which can only be read.
-        against_pm_timer(unsafe { Port::new(number) }, &counter)
+        against_pm_timer(unsafe { Port::new(number) })
     });
-    by_pm_timer.or_else(|| against_pit(&counter))
+    by_pm_timer.or_else(against_pit)
 }
 
-fn against_pm_timer(timer: Port, counter: &impl Fn() -> u64) -> Option<Rates> {
+fn against_pm_timer(timer: Port) -> Option<Rates> {
     // 24 bits exist everywhere.
     let now = || timer.read32() & 0xff_ffff;
     let mut start = now();
@@ -61,7 +59,7 @@ fn against_pm_timer(timer: Port, counter: &impl Fn() -> u64) -> Option<Rates> {
             break;
         }
     }
-    let (tsc, count) = (tsc::rdtsc(), counter());
+    let before = tsc::rdtsc();
     let mut elapsed = 0;
     for _ in 0..PATIENCE {
         elapsed = now().wrapping_sub(start) & 0xff_ffff;
@@ -69,30 +67,29 @@ fn against_pm_timer(timer: Port, counter: &impl Fn() -> u64) -> Option<Rates> {
             break;
         }
     }
-    let (tsc, count) = (tsc::rdtsc() - tsc, counter() - count);
+    let ticks = tsc::rdtsc() - before;
     (elapsed >= PM_TICKS).then_some(())?;
-    rates(tsc, count, elapsed.into(), PM_TIMER_HZ, "ACPI PM timer")
+    rates(ticks, elapsed.into(), PM_TIMER_HZ, "ACPI PM timer")
 }
 
-fn against_pit(counter: &impl Fn() -> u64) -> Option<Rates> {
+fn against_pit() -> Option<Rates> {
     let control = SYSTEM_CONTROL.read8() & !0b11;
     SYSTEM_CONTROL.write8(control | 1); // gate on, speaker off
     PIT_COMMAND.write8(0b1011_0000); // channel 2, both bytes, one-shot
     let [low, high] = PIT_TICKS.to_le_bytes();
     PIT_CHANNEL2.write8(low);
     PIT_CHANNEL2.write8(high);
-    let (tsc, count) = (tsc::rdtsc(), counter());
+    let before = tsc::rdtsc();
     let done = (0..PATIENCE).any(|_| SYSTEM_CONTROL.read8() & 1 << 5 != 0);
-    let (tsc, count) = (tsc::rdtsc() - tsc, counter() - count);
+    let ticks = tsc::rdtsc() - before;
     SYSTEM_CONTROL.write8(control);
     done.then_some(())?;
-    rates(tsc, count, PIT_TICKS.into(), PIT_HZ, "PIT")
+    rates(ticks, PIT_TICKS.into(), PIT_HZ, "PIT")
 }
 
-fn rates(tsc: u64, count: u64, elapsed: u64, hz: u64, reference: &'static str) -> Option<Rates> {
+fn rates(ticks: u64, elapsed: u64, hz: u64, reference: &'static str) -> Option<Rates> {
     Some(Rates {
-        tsc_khz: clock::khz(tsc, elapsed, hz)?,
-        apic_timer_khz: clock::khz(count, elapsed, hz).unwrap_or(0),
+        tsc_khz: clock::khz(ticks, elapsed, hz)?,
         reference,
     })
 }
