@@ -145,6 +145,11 @@ impl Toolchain {
         )
     }
 
+    /// Whether it compiles core itself: then it is the system's own.
+    pub(crate) const fn builds_core(&self) -> bool {
+        !self.has_target
+    }
+
     /// A cargo command that uses this toolchain whatever the caller's environment selects.
     fn cargo(&self) -> Command {
         let mut cargo = Command::new(self.bin.join("cargo"));

@@ -52,6 +52,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
 
 /// Builds the hypervisor, packs the system `config` and makes the ISO.
 pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
+    eprintln!("Building the hypervisor (the first time takes minutes)");
     let hypervisor = build::hypervisor(ws)?.image;
     let default = ws.root().join(DEFAULT_SYSTEM);
     let out = ws.out()?;

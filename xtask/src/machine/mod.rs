@@ -174,11 +174,6 @@ impl Running {
         Ok(None)
     }
 
-    /// The emulator's process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Ends the machine at once.
     pub(crate) fn kill(&mut self) {
         // Both fail only if the process is gone already, which is what is wanted.

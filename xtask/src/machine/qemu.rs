@@ -11,7 +11,8 @@ use super::{Boot, Firmware, Host, Plan, Running, Spec, spawn};
 
 /// The command line for `spec`.
 pub(super) fn plan(spec: &Spec) -> Result<Plan> {
-    let kvm = Host::probe().kvm.is_ok();
+    // KVM without nested VT-x gives the machine nothing that counts here.
+    let kvm = Host::probe().nested_vtx().is_ok();
     let firmware = match spec.firmware {
         Firmware::Bios => None,
         Firmware::Uefi => Some(ovmf(Path::new("/usr/share/OVMF"))?),

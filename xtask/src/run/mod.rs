@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::machine::{self, Boot, Host, Kind, Pace, Running, Spec};
+use crate::machine::{self, Boot, Firmware, Host, Kind, Pace, Running, Spec};
 use crate::workspace::Workspace;
 use crate::{image, setup};
 use session::{Ended, Outcome};
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// CPU model, in the emulator's own words
     #[arg(long, value_name = "MODEL")]
     cpu_model: Option<String>,
+    /// Start from UEFI firmware (QEMU only)
+    #[arg(long)]
+    uefi: bool,
     /// Stop after this time, with an error
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -50,17 +53,23 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     setup::ensure(ws)?;
     let image = image::make(ws, args.config.as_deref())?;
     let (kind, reason) = machine::choose(&Host::probe(), args.machine);
-    let boot = match kind {
-        Kind::Bochs => Boot::Iso(image.iso),
-        Kind::Qemu => Boot::Kernel {
+    let boot = if kind == Kind::Bochs || args.uefi {
+        Boot::Iso(image.iso)
+    } else {
+        Boot::Kernel {
             image: image.hypervisor,
             archive: image.archive,
-        },
+        }
     };
     let spec = Spec {
         cpus: args.cpus,
         memory_mib: args.memory,
         pace: Pace::RealTime,
+        firmware: if args.uefi {
+            Firmware::Uefi
+        } else {
+            Firmware::Bios
+        },
         cpu_model: args.cpu_model.clone(),
         ..Spec::new(kind, boot)
     };

@@ -227,7 +227,7 @@ const SIGNALS: [(Signal, &str); 3] = [
 ];
 
 /// From now on these signals are read like input, so that the terminal is put back and the machine
-/// stopped in order. New programs start with them unblocked again.
+/// stopped in order. The machine, started before, does not inherit this.
 fn block_signals() -> Result<SignalFd> {
     let mut set = SigSet::empty();
     for (signal, _) in SIGNALS {

@@ -137,7 +137,7 @@ fn dependencies(modules: &BTreeMap<String, Vec<u8>>) -> (String, BTreeSet<&str>)
     for name in needs.keys() {
         if let Some(all) = closure(name, &needs) {
             let rest: Vec<&str> = all.into_iter().filter(|other| other != name).collect();
-            text.push_str(&format!("{name}: {}", rest.join(" ")).trim_end().to_owned());
+            text.push_str(format!("{name}: {}", rest.join(" ")).trim_end());
             text.push('\n');
             usable.insert(*name);
         }

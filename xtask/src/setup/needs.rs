@@ -2,8 +2,7 @@
 
 use super::kernels::FLAVOURS;
 use super::packages::PACKAGES;
-use super::rust::{self, BareMetal};
-use super::{bochs, packages};
+use super::{bochs, packages, rust};
 use crate::workspace::Workspace;
 
 /// One thing that is needed.
@@ -64,30 +63,23 @@ fn package(package: &packages::Package) -> Need {
 
 fn bare_metal() -> Vec<Need> {
     let by_hand = format!("rustup target add {}", rust::TARGET);
-    let whole = |found: String| Need {
+    let found = rust::find();
+    let missing = rust::missing();
+    if found.is_none() && !missing.is_empty() {
+        let need = |part| Need {
+            by_hand: by_hand.clone(),
+            ..package(part)
+        };
+        return missing.iter().map(need).collect();
+    }
+    vec![Need {
         name: "bare-metal Rust".to_owned(),
         why: "compiles the hypervisor".to_owned(),
-        found: Some(found),
-        remedy: String::new(),
-        by_hand: String::new(),
-    };
-    match rust::find() {
-        Some(BareMetal::Target(cargo)) => {
-            vec![whole(format!("{} of {}", rust::TARGET, cargo.display()))]
-        }
-        Some(BareMetal::Debian) => {
-            vec![whole(
-                "Debian's rustc-web, cargo-web, rust-web-src".to_owned(),
-            )]
-        }
-        None => rust::missing()
-            .iter()
-            .map(|missing| Need {
-                by_hand: by_hand.clone(),
-                ..package(missing)
-            })
-            .collect(),
-    }
+        found,
+        // Debian's packages are here and will not do: too old.
+        remedy: by_hand.clone(),
+        by_hand,
+    }]
 }
 
 fn emulator(ws: &Workspace) -> Need {

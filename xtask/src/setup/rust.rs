@@ -1,11 +1,10 @@
 //! The Rust that builds for bare metal: an installed `x86_64-unknown-none`, else Debian's compiler
 //! with the sources of its standard library.
 
-use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::packages::Package;
+use crate::build::Toolchain;
 
 /// The bare-metal target.
 pub(crate) const TARGET: &str = "x86_64-unknown-none";
@@ -30,32 +29,27 @@ pub(crate) const DEBIAN: &[Package] = &[
     },
 ];
 
-/// A compiler for bare metal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum BareMetal {
-    /// A toolchain that has the target's libraries; the path is its cargo.
-    Target(PathBuf),
-    /// `/usr/bin/cargo` and `/usr/bin/rustc`; core and alloc are built from source.
-    Debian,
-}
+/// Oldest compiler that builds the tree.
+const OLDEST: (u32, u32) = (1, 95);
 
-/// The compiler to use, if one is here.
-pub(crate) fn find() -> Option<BareMetal> {
-    if let Some(cargo) = env::var_os("CARGO").map(PathBuf::from)
-        && has_target(&cargo)
-    {
-        return Some(BareMetal::Target(cargo));
+/// What compiles for bare metal here, in words; `None` if nothing does.
+pub(crate) fn find() -> Option<String> {
+    let toolchain = Toolchain::find().ok()?;
+    if toolchain.builds_core() {
+        // The system's own compiler, which may be any age.
+        let output = Command::new(SYSTEM_RUSTC).arg("--version").output().ok()?;
+        let version = version(&String::from_utf8_lossy(&output.stdout))?;
+        (version >= OLDEST).then_some(())?;
     }
-    missing().is_empty().then_some(BareMetal::Debian)
+    Some(toolchain.to_string())
 }
 
-/// Whether the toolchain that `cargo` belongs to has the target's libraries.
-fn has_target(cargo: &Path) -> bool {
-    let Some(toolchain) = cargo.parent().and_then(Path::parent) else {
-        return false;
-    };
-    let lib = toolchain.join("lib/rustlib").join(TARGET).join("lib");
-    fs::read_dir(lib).is_ok_and(|mut entries| entries.next().is_some())
+const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
+
+/// Major and minor number in `rustc 1.96.0 (…)`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_whitespace().nth(1)?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Those of Debian's packages that are not here.
@@ -69,18 +63,15 @@ pub(crate) fn missing() -> Vec<Package> {
 
 #[cfg(test)]
 mod tests {
-    use super::has_target;
-    use std::fs;
+    use super::version;
 
     #[test]
-    fn a_toolchain_has_the_target_only_with_its_libraries() {
-        let dir = tempfile::tempdir().unwrap();
-        let cargo = dir.path().join("bin/cargo");
-        let lib = dir.path().join("lib/rustlib/x86_64-unknown-none/lib");
-        assert!(!has_target(&cargo));
-        fs::create_dir_all(&lib).unwrap();
-        assert!(!has_target(&cargo));
-        fs::write(lib.join("libcore.rlib"), "").unwrap();
-        assert!(has_target(&cargo));
+    fn versions_are_read() {
+        assert_eq!(
+            version("rustc 1.96.0 (ac68faa20 2026-05-25)"),
+            Some((1, 96))
+        );
+        assert_eq!(version("rustc 1.63.0"), Some((1, 63)));
+        assert_eq!(version("rustc"), None);
     }
 }
