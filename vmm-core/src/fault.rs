@@ -175,6 +175,8 @@ pub enum CrashReason {
         /// The instruction pointer.
         rip: Gva,
     },
+    /// The delivery of exceptions kept failing.
+    TripleFault,
     /// A machine check while the domain was running.
     MachineCheck {
         /// The instruction pointer.
@@ -222,6 +224,7 @@ impl fmt::Display for CrashReason {
                     "unsupported task switch to selector {selector:#x} at rip {rip}"
                 )
             }
+            Self::TripleFault => f.write_str("triple fault"),
             Self::MachineCheck { rip } => write!(f, "machine check at rip {rip}"),
             Self::OutOfMemory { what } => write!(f, "out of host memory for {what}"),
         }

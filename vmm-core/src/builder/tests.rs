@@ -92,7 +92,7 @@ fn build(config: &Config, kernel: &[u8], initrd: &[u8]) -> Result<(Memory, Entry
 
     let image = DomainImage::open(&archive, domain)?;
     let mut scratch = vec![0; image.scratch_size()?];
-    let kernel = image.unpack(&mut scratch, 0)?;
+    let kernel = image.unpack(&mut scratch, HEAP)?;
     let entry = image.load(&kernel, &mut memory)?;
     Ok((memory, entry))
 }
@@ -210,6 +210,39 @@ fn a_damaged_file_is_named() {
         error.to_string(),
         "boot archive is corrupt: file `vmlinuz` is damaged; pack it again"
     );
+}
+
+/// Needs `guests/NAME/vmlinuz` or the like: any depth will do.
+#[test]
+#[ignore = "needs distribution kernels below TESSERA_TEST_KERNELS; run by cargo xtask test"]
+fn real_kernels_are_built() {
+    let root = std::env::var_os("TESSERA_TEST_KERNELS").expect("TESSERA_TEST_KERNELS is not set");
+    let mut directories = vec![std::path::PathBuf::from(root)];
+    let mut count = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+            {
+                let kernel = std::fs::read(&path).unwrap();
+                let (memory, entry) = build(&config(0x10000, true), &kernel, &[1; 9]).unwrap();
+                // Linux's PVH entry starts with CLD, LGDT.
+                assert_eq!(
+                    memory.at(entry.eip.into())[..3],
+                    [0xfc, 0x0f, 0x01],
+                    "{}",
+                    path.display()
+                );
+                assert!(entry.copied > 20 << 20 && entry.ebx > entry.eip);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0, "no vmlinuz below TESSERA_TEST_KERNELS");
 }
 
 mod hostile {

@@ -9,5 +9,6 @@ pub mod frame;
 pub mod guest_mem;
 pub mod p2m;
 pub mod page;
+pub mod scratch;
 #[cfg(test)]
 pub mod testing;

@@ -24,12 +24,17 @@ impl Scratch {
         let pages = size.div_ceil(1 << PAGE_SHIFT);
         let order = u8::try_from(pages.checked_next_power_of_two()?.trailing_zeros()).ok()?;
         let mfn = frames().alloc(order, Owner::Hypervisor)?;
-        Some(Self { block: Some((mfn, order)), size })
+        Some(Self {
+            block: Some((mfn, order)),
+            size,
+        })
     }
 
     /// The buffer. What is in it at first is not defined, but never anybody's secret.
     pub fn bytes(&mut self) -> &mut [u8] {
-        let Some((mfn, _)) = self.block else { return &mut [] };
+        let Some((mfn, _)) = self.block else {
+            return &mut [];
+        };
         let start = directmap::ptr(mfn.hpa());
         // SAFETY: the block's frames follow each other in the direct map, are initialised
         // memory, and belong to this value, which is borrowed for as long as the slice lives.

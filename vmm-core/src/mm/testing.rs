@@ -3,6 +3,7 @@
     unsafe_code,
     reason = "gives the direct map memory of the test process"
 )]
+#![expect(clippy::std_instead_of_core, reason = "runs on the host only")]
 
 extern crate std;
 

@@ -21,24 +21,78 @@ enum Feature {
 }
 
 const GATES: [Gate; 18] = [
-    Gate { cr4: 1 << 0, feature: Feature::Leaf1Edx(1) },
-    Gate { cr4: 1 << 1, feature: Feature::Leaf1Edx(1) },
-    Gate { cr4: 1 << 2, feature: Feature::Leaf1Edx(4) },
-    Gate { cr4: 1 << 3, feature: Feature::Leaf1Edx(2) },
-    Gate { cr4: 1 << 4, feature: Feature::Leaf1Edx(3) },
-    Gate { cr4: 1 << 5, feature: Feature::Leaf1Edx(6) },
-    Gate { cr4: 1 << 6, feature: Feature::Leaf1Edx(7) },
-    Gate { cr4: 1 << 7, feature: Feature::Leaf1Edx(13) },
-    Gate { cr4: 1 << 9, feature: Feature::Leaf1Edx(24) },
-    Gate { cr4: 1 << 10, feature: Feature::Leaf1Edx(25) },
-    Gate { cr4: 1 << 11, feature: Feature::Leaf7Ecx(2) },
-    Gate { cr4: 1 << 12, feature: Feature::Leaf7Ecx(16) },
-    Gate { cr4: 1 << 16, feature: Feature::Leaf7Ebx(0) },
-    Gate { cr4: 1 << 17, feature: Feature::Leaf1Ecx(17) },
-    Gate { cr4: 1 << 18, feature: Feature::Leaf1Ecx(26) },
-    Gate { cr4: 1 << 20, feature: Feature::Leaf7Ebx(7) },
-    Gate { cr4: 1 << 21, feature: Feature::Leaf7Ebx(20) },
-    Gate { cr4: 1 << 22, feature: Feature::Leaf7Ecx(3) },
+    Gate {
+        cr4: 1 << 0,
+        feature: Feature::Leaf1Edx(1),
+    },
+    Gate {
+        cr4: 1 << 1,
+        feature: Feature::Leaf1Edx(1),
+    },
+    Gate {
+        cr4: 1 << 2,
+        feature: Feature::Leaf1Edx(4),
+    },
+    Gate {
+        cr4: 1 << 3,
+        feature: Feature::Leaf1Edx(2),
+    },
+    Gate {
+        cr4: 1 << 4,
+        feature: Feature::Leaf1Edx(3),
+    },
+    Gate {
+        cr4: 1 << 5,
+        feature: Feature::Leaf1Edx(6),
+    },
+    Gate {
+        cr4: 1 << 6,
+        feature: Feature::Leaf1Edx(7),
+    },
+    Gate {
+        cr4: 1 << 7,
+        feature: Feature::Leaf1Edx(13),
+    },
+    Gate {
+        cr4: 1 << 9,
+        feature: Feature::Leaf1Edx(24),
+    },
+    Gate {
+        cr4: 1 << 10,
+        feature: Feature::Leaf1Edx(25),
+    },
+    Gate {
+        cr4: 1 << 11,
+        feature: Feature::Leaf7Ecx(2),
+    },
+    Gate {
+        cr4: 1 << 12,
+        feature: Feature::Leaf7Ecx(16),
+    },
+    Gate {
+        cr4: 1 << 16,
+        feature: Feature::Leaf7Ebx(0),
+    },
+    Gate {
+        cr4: 1 << 17,
+        feature: Feature::Leaf1Ecx(17),
+    },
+    Gate {
+        cr4: 1 << 18,
+        feature: Feature::Leaf1Ecx(26),
+    },
+    Gate {
+        cr4: 1 << 20,
+        feature: Feature::Leaf7Ebx(7),
+    },
+    Gate {
+        cr4: 1 << 21,
+        feature: Feature::Leaf7Ebx(20),
+    },
+    Gate {
+        cr4: 1 << 22,
+        feature: Feature::Leaf7Ecx(3),
+    },
 ];
 
 /// The CR4 bits that a guest with this CPUID may set.

@@ -169,6 +169,12 @@ impl VLapic {
         self.isr.insert(vector);
     }
 
+    /// Takes back [`acknowledge`](Self::acknowledge): the delivery was cut short.
+    pub fn unacknowledge(&mut self, vector: u8) {
+        self.isr.remove(vector);
+        self.irr.insert(vector);
+    }
+
     /// The end of the highest interrupt in service.
     pub fn end_of_interrupt(&mut self) {
         if let Some(vector) = self.isr.highest() {

@@ -1,4 +1,4 @@
-//! The free blocks: one list per order and cleanliness, threaded through the frame records.
+//! The free blocks: one list per order and kind of traces, threaded through the frame records.
 //!
 //! A free block is `2^order` frames, aligned to its size by frame *number*, so that a block can
 //! back a large page. Blocks split in halves on the way down and join with their buddy (the other
@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::Mfn;
 
 use super::MAX_ORDER;
-use super::entry::{Index, NONE, Record};
+use super::entry::{Index, NONE, Record, Traces};
 use super::regions::Regions;
 
 const ORDERS: usize = MAX_ORDER as usize + 1;
@@ -17,8 +17,8 @@ const ORDERS: usize = MAX_ORDER as usize + 1;
 /// The heads of the free lists.
 #[derive(Debug)]
 pub(super) struct Buddy {
-    clean: [Index; ORDERS],
-    dirty: [Index; ORDERS],
+    /// By what is left in the blocks, then by order.
+    heads: [[Index; ORDERS]; Traces::ALL.len()],
     free: u64,
 }
 
@@ -51,8 +51,7 @@ impl Buddy {
     /// No free block at all.
     pub(super) const fn new() -> Self {
         Self {
-            clean: [NONE; ORDERS],
-            dirty: [NONE; ORDERS],
+            heads: [[NONE; ORDERS]; Traces::ALL.len()],
             free: 0,
         }
     }
@@ -62,20 +61,20 @@ impl Buddy {
         self.free
     }
 
-    /// Takes a block of `2^order` frames; tells whether it is dirty. Its records are all `Inner`.
+    /// Takes a block of `2^order` frames; tells what is left in it. Its records are all `Inner`.
     ///
-    /// The smallest block that fits is used, a clean one before a dirty one.
-    pub(super) fn take(&mut self, records: Records<'_>, order: u8) -> Option<(Index, bool)> {
+    /// The smallest block that fits is used, a clean one before any other.
+    pub(super) fn take(&mut self, records: Records<'_>, order: u8) -> Option<(Index, Traces)> {
         for from in order..=MAX_ORDER {
-            for dirty in [false, true] {
-                let index = *self.head(from, dirty);
+            for traces in Traces::ALL {
+                let index = *self.head(from, traces);
                 if index != NONE {
                     self.unlink(records, index);
                     for half in (order..from).rev() {
-                        self.link(records, index + (1 << half), half, dirty);
+                        self.link(records, index + (1 << half), half, traces);
                     }
                     self.free -= 1 << order;
-                    return Some((index, dirty));
+                    return Some((index, traces));
                 }
             }
         }
@@ -83,9 +82,9 @@ impl Buddy {
     }
 
     /// Gives a block back, whose records are all `Inner`, and joins it with free buddies.
-    pub(super) fn give(&mut self, records: Records<'_>, mfn: Mfn, order: u8, dirty: bool) {
+    pub(super) fn give(&mut self, records: Records<'_>, mfn: Mfn, order: u8, traces: Traces) {
         self.free += 1 << order;
-        let (mut mfn, mut order, mut dirty) = (mfn, order, dirty);
+        let (mut mfn, mut order, mut traces) = (mfn, order, traces);
         while order < MAX_ORDER {
             let size = 1 << order;
             let buddy = Mfn::new(mfn.raw() ^ size);
@@ -99,11 +98,11 @@ impl Buddy {
             match records.get(index) {
                 Record::Free {
                     order: found,
-                    dirty: buddy_dirty,
+                    traces: left,
                     ..
                 } if found == order => {
                     self.unlink(records, index);
-                    dirty |= buddy_dirty;
+                    traces = traces.max(left);
                 }
                 _ => break,
             }
@@ -111,24 +110,19 @@ impl Buddy {
             order += 1;
         }
         if let Some(index) = records.regions.index(mfn, 1 << order) {
-            self.link(records, index, order, dirty);
+            self.link(records, index, order, traces);
         }
     }
 
-    fn head(&mut self, order: u8, dirty: bool) -> &mut Index {
-        let heads = if dirty {
-            &mut self.dirty
-        } else {
-            &mut self.clean
-        };
-        &mut heads[usize::from(order)]
+    fn head(&mut self, order: u8, traces: Traces) -> &mut Index {
+        &mut self.heads[traces as usize][usize::from(order)]
     }
 
-    fn link(&mut self, records: Records<'_>, index: Index, order: u8, dirty: bool) {
-        let next = core::mem::replace(self.head(order, dirty), index);
+    fn link(&mut self, records: Records<'_>, index: Index, order: u8, traces: Traces) {
+        let next = core::mem::replace(self.head(order, traces), index);
         if let Record::Free {
             order,
-            dirty,
+            traces,
             next: after,
             ..
         } = link_target(records, next)
@@ -137,7 +131,7 @@ impl Buddy {
                 next,
                 Record::Free {
                     order,
-                    dirty,
+                    traces,
                     next: after,
                     prev: index,
                 },
@@ -147,7 +141,7 @@ impl Buddy {
             index,
             Record::Free {
                 order,
-                dirty,
+                traces,
                 next,
                 prev: NONE,
             },
@@ -157,7 +151,7 @@ impl Buddy {
     fn unlink(&mut self, records: Records<'_>, index: Index) {
         let Record::Free {
             order,
-            dirty,
+            traces,
             next,
             prev,
         } = records.get(index)
@@ -166,7 +160,7 @@ impl Buddy {
         };
         if let Record::Free {
             order,
-            dirty,
+            traces,
             next: after,
             ..
         } = link_target(records, next)
@@ -175,7 +169,7 @@ impl Buddy {
                 next,
                 Record::Free {
                     order,
-                    dirty,
+                    traces,
                     next: after,
                     prev,
                 },
@@ -184,7 +178,7 @@ impl Buddy {
         match link_target(records, prev) {
             Record::Free {
                 order,
-                dirty,
+                traces,
                 prev: before,
                 ..
             } => {
@@ -192,13 +186,13 @@ impl Buddy {
                     prev,
                     Record::Free {
                         order,
-                        dirty,
+                        traces,
                         next,
                         prev: before,
                     },
                 );
             }
-            _ => *self.head(order, dirty) = next,
+            _ => *self.head(order, traces) = next,
         }
         records.set(index, Record::Inner);
     }

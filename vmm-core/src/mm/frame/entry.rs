@@ -1,15 +1,13 @@
 //! One frame's record: eight bytes, in one of four states.
 //!
 //! ```text
-//!            63        36 35         8 7     3   2    1  0
-//! inner     |                 0                      | 00 |  inside a free block, not its head
-//! free head |    prev    |    next    | order | dirty| 01 |  links are frame indices
-//!            63        32 31  26 25  8 7     3   2    1  0
-//! allocated | holds      |   0  | owner |  0  | dirty| 10 |
-//! reserved  |                 0                      | 11 |  the frame table itself
+//!            63        36 35         8 7     3  2   0
+//! inner     |                 0               |  0  |  inside a free block, not its head
+//! free head |    prev    |    next    | order | 1-3 |  links are frame indices; 1 + traces
+//!            63        32 31  26 25  8 7     3  2   0
+//! allocated | holds      |   0  | owner |  0  | 4,5 |  4 while known to be zero
+//! reserved  |                 0               |  6  |  the frame table itself
 //! ```
-//!
-//! A frame is *dirty* when its bytes are not known to be zero.
 
 use abi::DomId;
 
@@ -17,7 +15,7 @@ use abi::DomId;
 pub(super) type Index = u32;
 
 /// The end of a free list.
-pub(super) const NONE: Index = LINK_MASK as Index;
+pub(super) const NONE: Index = (1 << LINK_BITS) - 1;
 
 /// Frames one table can describe: 1 TiB of RAM.
 pub(super) const MAX_FRAMES: u64 = LINK_MASK;
@@ -25,19 +23,23 @@ pub(super) const MAX_FRAMES: u64 = LINK_MASK;
 /// One hold, in the place of the hold count.
 pub(super) const ONE_HOLD: u64 = 1 << HOLDS_SHIFT;
 
-/// The dirty bit, at the same place in free heads and allocated frames.
-pub(super) const DIRTY: u64 = 1 << 2;
+/// Set in an allocated frame's record unless the frame is known to be zero.
+pub(super) const DIRTY: u64 = 1;
 
-const STATE_MASK: u64 = 3;
-const FREE_HEAD: u64 = 1;
-const ALLOCATED: u64 = 2;
-const RESERVED: u64 = 3;
+const STATE_MASK: u64 = 7;
+const FREE_CLEAN: u64 = 1;
+const FREE_STALE: u64 = 2;
+const FREE_SECRET: u64 = 3;
+const ALLOCATED: u64 = 4;
+const ALLOCATED_DIRTY: u64 = ALLOCATED | DIRTY;
+const RESERVED: u64 = 6;
 
 const ORDER_SHIFT: u32 = 3;
 const ORDER_MASK: u64 = 0x1f;
 const NEXT_SHIFT: u32 = 8;
 const PREV_SHIFT: u32 = 36;
-const LINK_MASK: u64 = (1 << 28) - 1;
+const LINK_BITS: u32 = 28;
+const LINK_MASK: u64 = NONE as u64;
 
 const OWNER_SHIFT: u32 = 8;
 const DOMAIN_MASK: u64 = 0xffff;
@@ -66,13 +68,37 @@ impl Owner {
         kind << KIND_SHIFT | (domain.0 as u64) << OWNER_SHIFT
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 16 bits")]
     const fn unpack(word: u64) -> Self {
         let domain = DomId((word >> OWNER_SHIFT & DOMAIN_MASK) as u16);
         match word >> KIND_SHIFT & KIND_MASK {
             0 => Self::Hypervisor,
             1 => Self::Tables(domain),
             _ => Self::Domain(domain),
+        }
+    }
+}
+
+/// What the last user may have left in a free frame.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Traces {
+    /// Nothing: all bytes are zero.
+    Clean,
+    /// The firmware's or the hypervisor's bytes.
+    Stale,
+    /// A domain's bytes.
+    Secret,
+}
+
+impl Traces {
+    /// All of them, the best first.
+    pub(super) const ALL: [Self; 3] = [Self::Clean, Self::Stale, Self::Secret];
+
+    /// What an owner leaves in a frame that is dirty or not.
+    pub(super) const fn of(owner: Owner, dirty: bool) -> Self {
+        match owner {
+            _ if !dirty => Self::Clean,
+            Owner::Hypervisor => Self::Stale,
+            Owner::Tables(_) | Owner::Domain(_) => Self::Secret,
         }
     }
 }
@@ -85,7 +111,7 @@ pub(super) enum Record {
     /// First frame of a free block.
     Free {
         order: u8,
-        dirty: bool,
+        traces: Traces,
         next: Index,
         prev: Index,
     },
@@ -115,12 +141,16 @@ impl Record {
             Self::Inner => 0,
             Self::Free {
                 order,
-                dirty,
+                traces,
                 next,
                 prev,
             } => {
-                FREE_HEAD
-                    | dirty_bit(dirty)
+                let state = match traces {
+                    Traces::Clean => FREE_CLEAN,
+                    Traces::Stale => FREE_STALE,
+                    Traces::Secret => FREE_SECRET,
+                };
+                state
                     | (order as u64) << ORDER_SHIFT
                     | (next as u64) << NEXT_SHIFT
                     | (prev as u64) << PREV_SHIFT
@@ -129,48 +159,47 @@ impl Record {
                 owner,
                 holds,
                 dirty,
-            } => ALLOCATED | dirty_bit(dirty) | owner.pack() | (holds as u64) << HOLDS_SHIFT,
+            } => {
+                let state = if dirty { ALLOCATED_DIRTY } else { ALLOCATED };
+                state | owner.pack() | (holds as u64) << HOLDS_SHIFT
+            }
             Self::Reserved => RESERVED,
         }
     }
 
     /// Reads the packed form.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "every field is masked or shifted to fit"
-    )]
     pub(super) const fn unpack(word: u64) -> Self {
-        let dirty = word & DIRTY != 0;
         match word & STATE_MASK {
-            FREE_HEAD => Self::Free {
-                order: (word >> ORDER_SHIFT & ORDER_MASK) as u8,
-                dirty,
-                next: (word >> NEXT_SHIFT & LINK_MASK) as Index,
-                prev: (word >> PREV_SHIFT & LINK_MASK) as Index,
-            },
-            ALLOCATED => Self::Allocated {
+            FREE_CLEAN => Self::unpack_free(word, Traces::Clean),
+            FREE_STALE => Self::unpack_free(word, Traces::Stale),
+            FREE_SECRET => Self::unpack_free(word, Traces::Secret),
+            ALLOCATED | ALLOCATED_DIRTY => Self::Allocated {
                 owner: Owner::unpack(word),
                 holds: (word >> HOLDS_SHIFT) as u32,
-                dirty,
+                dirty: word & DIRTY != 0,
             },
             RESERVED => Self::Reserved,
             _ => Self::Inner,
         }
     }
+
+    const fn unpack_free(word: u64, traces: Traces) -> Self {
+        Self::Free {
+            order: (word >> ORDER_SHIFT & ORDER_MASK) as u8,
+            traces,
+            next: (word >> NEXT_SHIFT & LINK_MASK) as Index,
+            prev: (word >> PREV_SHIFT & LINK_MASK) as Index,
+        }
+    }
 }
 
 /// The hold count of an allocated frame's packed record, or 0 for any other.
-#[expect(clippy::cast_possible_truncation, reason = "the shift leaves 32 bits")]
 pub(super) const fn holds(word: u64) -> u32 {
-    if word & STATE_MASK == ALLOCATED {
+    if word & (STATE_MASK & !DIRTY) == ALLOCATED {
         (word >> HOLDS_SHIFT) as u32
     } else {
         0
     }
-}
-
-const fn dirty_bit(dirty: bool) -> u64 {
-    if dirty { DIRTY } else { 0 }
 }
 
 #[cfg(test)]
@@ -191,14 +220,14 @@ mod tests {
         prop_oneof![
             Just(Record::Inner),
             Just(Record::Reserved),
-            (0_u8..=18, any::<bool>(), 0..=NONE, 0..=NONE).prop_map(
-                |(order, dirty, next, prev)| Record::Free {
+            (0_u8..=18, 0_usize..3, 0..=NONE, 0..=NONE).prop_map(|(order, traces, next, prev)| {
+                Record::Free {
                     order,
-                    dirty,
+                    traces: Traces::ALL[traces],
                     next,
-                    prev
+                    prev,
                 }
-            ),
+            }),
             (owners(), any::<u32>(), any::<bool>()).prop_map(|(owner, holds, dirty)| {
                 Record::Allocated {
                     owner,

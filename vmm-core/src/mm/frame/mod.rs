@@ -12,9 +12,9 @@
 //! ```
 //!
 //! A frame is scrubbed before anybody but its last owner sees it: the frames of
-//! [`FrameTable::alloc_zeroed`] are zero, and those of [`FrameTable::alloc_unscrubbed`] become
-//! zero in [`FrameTable::expose`], which comes before the first look. RAM the firmware left
-//! behind counts as dirty.
+//! [`FrameTable::alloc`] are free of other owners' bytes, and those of
+//! [`FrameTable::alloc_unscrubbed`] become zero in [`FrameTable::expose`], which comes before the
+//! first look. The records know which frames are zero already.
 #![expect(unsafe_code, reason = "scrubs frames and places the table in RAM")]
 
 mod buddy;
@@ -28,7 +28,7 @@ use spin::{Mutex, Once};
 
 use self::buddy::{Buddy, Records};
 pub use self::entry::Owner;
-use self::entry::{DIRTY, Index, ONE_HOLD, Record};
+use self::entry::{DIRTY, Index, ONE_HOLD, Record, Traces};
 use self::regions::Regions;
 use super::directmap;
 
@@ -179,7 +179,7 @@ impl FrameTable {
                 self.view(),
                 Mfn::new(at),
                 u8::try_from(order).unwrap_or(0),
-                true,
+                Traces::Stale,
             );
             at += 1 << order;
         }
@@ -187,21 +187,30 @@ impl FrameTable {
 
     /// Allocates `2^order` frames, aligned to their size, with one hold on each.
     ///
-    /// Frames for the hypervisor's own use come with whatever bytes they had; all others come
-    /// zeroed. `None` when no block is large enough.
+    /// All bytes are zero, except that frames for the hypervisor's own use may hold what it or
+    /// the firmware left there, never what a domain did. `None` when no block is large enough.
     #[must_use]
     pub fn alloc(&self, order: u8, owner: Owner) -> Option<Mfn> {
-        match owner {
-            Owner::Hypervisor => self.take(order, owner, true).map(|(mfn, _)| mfn),
-            Owner::Tables(_) | Owner::Domain(_) => self.alloc_zeroed(order, owner),
-        }
+        self.alloc_without(
+            order,
+            owner,
+            match owner {
+                Owner::Hypervisor => Traces::Stale,
+                Owner::Tables(_) | Owner::Domain(_) => Traces::Clean,
+            },
+        )
     }
 
     /// Allocates `2^order` zeroed frames, aligned to their size, with one hold on each.
     #[must_use]
     pub fn alloc_zeroed(&self, order: u8, owner: Owner) -> Option<Mfn> {
-        let (mfn, dirty) = self.take(order, owner, true)?;
-        if dirty {
+        self.alloc_without(order, owner, Traces::Clean)
+    }
+
+    /// Allocates frames with nothing worse in them than the traces `allowed`.
+    fn alloc_without(&self, order: u8, owner: Owner, allowed: Traces) -> Option<Mfn> {
+        let (mfn, traces) = self.take(order, owner, true)?;
+        if traces > allowed {
             self.scrub(mfn, 1 << order);
         }
         Some(mfn)
@@ -239,22 +248,22 @@ impl FrameTable {
         }
     }
 
-    /// Takes a block off the free lists and gives it to `owner`; tells whether it was dirty.
-    /// Its records are marked dirty if it was or if it is `shown` at once.
-    fn take(&self, order: u8, owner: Owner, shown: bool) -> Option<(Mfn, bool)> {
+    /// Takes a block off the free lists and gives it to `owner`; tells what is left in it.
+    /// Its records are marked dirty if anything is or if it is `shown` at once.
+    fn take(&self, order: u8, owner: Owner, shown: bool) -> Option<(Mfn, Traces)> {
         #[cfg(test)]
         if super::testing::allocation_fails() {
             return None;
         }
         let mut buddy = self.buddy.lock();
-        let (index, dirty) = buddy.take(self.view(), order)?;
-        let word = Record::allocated(owner, dirty || shown).pack();
+        let (index, traces) = buddy.take(self.view(), order)?;
+        let word = Record::allocated(owner, traces > Traces::Clean || shown).pack();
         for record in self.block(index, order) {
             record.store(word, Ordering::Relaxed);
         }
         let mfn = self.regions.mfn(index);
         assert!(mfn.is_some(), "free lists hold frames of the table");
-        mfn.map(|mfn| (mfn, dirty))
+        mfn.map(|mfn| (mfn, traces))
     }
 
     /// Adds a hold on a frame.
@@ -337,11 +346,14 @@ impl FrameTable {
             return;
         };
         let mut buddy = self.buddy.lock();
-        let mut dirty = 0;
+        let mut traces = Traces::Clean;
         for record in self.block(index, order) {
-            dirty |= record.swap(Record::Inner.pack(), Ordering::AcqRel) & DIRTY;
+            let old = record.swap(Record::Inner.pack(), Ordering::AcqRel);
+            if let Record::Allocated { owner, dirty, .. } = Record::unpack(old) {
+                traces = traces.max(Traces::of(owner, dirty));
+            }
         }
-        buddy.give(self.view(), mfn, order, dirty != 0);
+        buddy.give(self.view(), mfn, order, traces);
     }
 
     /// The owner of a frame; `None` when it is free or not RAM of ours.

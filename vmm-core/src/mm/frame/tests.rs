@@ -26,7 +26,7 @@ fn is_zero(mfn: Mfn) -> bool {
     // SAFETY: the test owns the frame; nobody writes it meanwhile.
     let bytes =
         unsafe { core::slice::from_raw_parts(directmap::ptr(mfn.hpa()).as_ptr(), PAGE_SIZE) };
-    bytes.iter().all(|byte| *byte == 0)
+    bytes == [0; PAGE_SIZE]
 }
 
 #[derive(Clone, Debug)]
@@ -234,6 +234,20 @@ fn clean_frames_are_not_zeroed_again() {
     table.free(all[7], 0);
     assert_eq!(table.alloc_zeroed(0, Owner::Domain(DomId(1))), Some(all[7]));
     assert_eq!(table.scrubbed(), before + 1);
+}
+
+#[test]
+fn the_hypervisor_sees_its_own_traces_only() {
+    let table = testing::private_table(64);
+    let all: Vec<_> = core::iter::from_fn(|| table.alloc(0, Owner::Hypervisor)).collect();
+    assert_eq!(table.scrubbed(), 0, "boot RAM holds no domain's bytes");
+    table.free(all[9], 0);
+    let mfn = table.alloc(0, Owner::Domain(DomId(1))).expect("just freed");
+    assert_eq!((mfn, table.scrubbed()), (all[9], 1));
+    scribble(mfn);
+    table.free(mfn, 0);
+    assert_eq!(table.alloc(0, Owner::Hypervisor), Some(mfn));
+    assert!(is_zero(mfn));
 }
 
 #[test]

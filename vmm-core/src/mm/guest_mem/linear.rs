@@ -94,8 +94,9 @@ pub struct Linear {
 /// One paging mode: its levels and entries.
 struct Mode {
     levels: u32,
-    /// Linear-address bits each level takes.
+    /// Linear-address bits each level takes, as a number and as a mask.
     index_bits: u32,
+    index_mask: u64,
     wide: bool,
 }
 
@@ -203,18 +204,21 @@ impl Linear {
             Mode {
                 levels,
                 index_bits: 9,
+                index_mask: 0x1ff,
                 wide: true,
             }
         } else if self.cr4 & CR4_PAE != 0 {
             Mode {
                 levels: 3,
                 index_bits: 9,
+                index_mask: 0x1ff,
                 wide: true,
             }
         } else {
             Mode {
                 levels: 2,
                 index_bits: 10,
+                index_mask: 0x3ff,
                 wide: false,
             }
         }
@@ -241,7 +245,7 @@ impl Linear {
         while level > 0 {
             level = level.saturating_sub(1);
             let shift = 12_u32.saturating_add(level.saturating_mul(mode.index_bits));
-            let index = at.raw() >> shift & (1 << mode.index_bits) - 1;
+            let index = at.raw() >> shift & mode.index_mask;
             let gpa = table | index << if mode.wide { 3 } else { 2 };
             let entry = load(memory, gpa, mode.wide);
             if entry & PRESENT == 0 {

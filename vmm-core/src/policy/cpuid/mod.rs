@@ -227,7 +227,8 @@ impl CpuidPolicy {
     }
 
     /// An answer before it is patched for a vCPU.
-    pub(super) fn fixed(&self, leaf: u32, subleaf: u32) -> Registers {
+    #[must_use]
+    pub fn fixed(&self, leaf: u32, subleaf: u32) -> Registers {
         self.entry(self.slot(leaf), subleaf)
     }
 

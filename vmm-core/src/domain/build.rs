@@ -1,0 +1,350 @@
+//! A domain from its description: memory, images, event channels, vCPUs.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use abi::{DomId, Errno, Gpa, PAGE_SHIFT, VcpuId};
+use spin::{Mutex, RwLock};
+use system::DomainConfig;
+use vmx::caps::Features;
+
+use super::{Domain, HvmParams, Life, VcpuRef, list};
+use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap};
+use crate::builder::{BuildError, DomainImage, Entry, GuestWriter};
+use crate::console::DomainConsole;
+use crate::evtchn::{EvtchnTable, Service};
+use crate::grant::GrantTable;
+use crate::machine::{self, Machine};
+use crate::mm::frame::{Owner, frames};
+use crate::mm::guest_mem::GuestMemory;
+use crate::mm::p2m::{Backing, Limits, P2m, PageKind, Perms};
+use crate::mm::page::PageRef;
+use crate::mm::scratch::Scratch;
+use crate::percpu::{self, MAX_CPUS};
+use crate::policy::cpuid::{self, CpuidPolicy, Registers, Spec, Usable};
+use crate::policy::msr::MsrPolicy;
+use crate::stats::BuildStats;
+use crate::time::{self, Clock, Scale, Tsc};
+use crate::vcpu::{Context, InitialState, Vcpu, VcpuInfo};
+
+/// Event channel ports that a domain may open (as Xen's toolstack gives it).
+const PORT_LIMIT: u32 = 1023;
+/// Frames that a domain costs besides its RAM: tables, shared pages, vCPUs; a rough upper bound
+/// used to refuse early.
+const OVERHEAD_FRAMES: u64 = 64;
+/// The most a decompressor may take from the heap at once, in bytes.
+const HEAP_LIMIT: usize = 64 << 20;
+
+/// Why a domain could not be created.
+#[derive(Debug)]
+pub enum CreateError {
+    /// The machine has too little free memory.
+    Memory {
+        /// Pages that the domain wants.
+        wanted: u64,
+        /// Pages that are free.
+        free: u64,
+    },
+    /// Its images are no good.
+    Build(BuildError),
+    /// Memory ran out on the way.
+    OutOfMemory,
+    /// An affinity names no pCPU that runs.
+    Affinity,
+    /// There are no domain ids left.
+    NoId,
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |pages: &u64| pages >> (20 - PAGE_SHIFT);
+        match self {
+            Self::Memory { wanted, free } => write!(
+                f,
+                "needs {} MiB of memory, this machine has {} MiB free: give the domain less or \
+                 the machine more",
+                mib(wanted),
+                mib(free)
+            ),
+            Self::Build(error) => error.fmt(f),
+            Self::OutOfMemory => f.write_str("memory ran out while it was built"),
+            Self::Affinity => {
+                f.write_str("its affinity names no CPU that runs: name others, or none")
+            }
+            Self::NoId => f.write_str("no domain id is left: restart the machine"),
+        }
+    }
+}
+
+impl From<BuildError> for CreateError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl From<Errno> for CreateError {
+    fn from(_: Errno) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+static NEXT_ID: AtomicU16 = AtomicU16::new(1);
+static NEXT_HOME: AtomicU32 = AtomicU32::new(0);
+
+fn next_id() -> Option<DomId> {
+    let id = DomId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    if id < DomId::FIRST_RESERVED {
+        return Some(id);
+    }
+    NEXT_ID.store(DomId::FIRST_RESERVED.0, Ordering::Relaxed);
+    None
+}
+
+/// Creates the domain that an entry of the system description describes and starts its first
+/// vCPU.
+///
+/// # Errors
+/// [`CreateError`]; whatever had been allocated is free again.
+pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
+    let machine = machine::get();
+    let config = &machine.archive.config().domains[config_index];
+    check_memory(config)?;
+    let id = next_id().ok_or(CreateError::NoId)?;
+    let mut stats = BuildStats::start();
+    let mut p2m = P2m::new(id, limits(machine))?;
+    let (entry, parts) = assemble(machine, config_index, &mut p2m, &mut stats)?;
+    let domain = finish(machine, config_index, id, p2m, parts)?;
+    stats.report(&domain.name, &entry);
+    start(config, &domain, &entry);
+    Ok(domain)
+}
+
+/// What this machine's page tables can do.
+fn limits(machine: &Machine) -> Limits {
+    let features = machine.controls.features;
+    Limits {
+        address_bits: u32::from(machine.phys_bits),
+        large: features.contains(Features::EPT_2M),
+        giant: features.contains(Features::EPT_1G),
+    }
+}
+
+fn check_memory(config: &DomainConfig) -> Result<(), CreateError> {
+    let wanted = config.memory_pages;
+    let free = frames().free_frames();
+    if wanted
+        .saturating_add(wanted / 512)
+        .saturating_add(OVERHEAD_FRAMES)
+        > free
+    {
+        return Err(CreateError::Memory { wanted, free });
+    }
+    Ok(())
+}
+
+/// The pages that the hypervisor shares with a domain from the start.
+struct Parts {
+    shared_info: PageRef,
+    console: PageRef,
+    grants: GrantTable,
+    homes: heapless::Vec<u32, MAX_CPUS>,
+}
+
+fn assemble(
+    machine: &Machine,
+    config_index: usize,
+    p2m: &mut P2m,
+    stats: &mut BuildStats,
+) -> Result<(Entry, Parts), CreateError> {
+    let config = &machine.archive.config().domains[config_index];
+    let homes = homes(machine, config)?;
+    let image = DomainImage::open(&machine.archive, config)?;
+    stats.checked();
+    let map = MemoryMap::new(config.memory_pages);
+    for (gfn, pages) in map.ram() {
+        p2m.populate(gfn, pages, Backing::OnTouch)?;
+    }
+    p2m.populate(ACPI_GFN, 1, Backing::Now)?;
+    stats.populated();
+    let entry = {
+        let mut scratch = Scratch::new(image.scratch_size()?).ok_or(CreateError::OutOfMemory)?;
+        let kernel = image.unpack(scratch.bytes(), HEAP_LIMIT)?;
+        stats.unpacked();
+        image.load(&kernel, &mut Writer { p2m })?
+    };
+    stats.copied();
+    let page = || PageRef::alloc(Owner::Hypervisor).ok_or(CreateError::OutOfMemory);
+    let console = page()?;
+    p2m.insert_page(CONSOLE_GFN, console.clone(), PageKind::Shared, Perms::RW)?
+        .done();
+    let grants = GrantTable::new().ok_or(CreateError::OutOfMemory)?;
+    Ok((
+        entry,
+        Parts {
+            shared_info: page()?,
+            console,
+            grants,
+            homes,
+        },
+    ))
+}
+
+/// Copies the builder's output into the domain's memory.
+struct Writer<'a> {
+    p2m: &'a P2m,
+}
+
+impl GuestWriter for Writer<'_> {
+    fn write(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        GuestMemory::new(self.p2m).write_gpa(gpa, bytes)
+    }
+}
+
+/// The pCPUs that the domain's vCPUs may live on.
+fn homes(
+    machine: &Machine,
+    config: &DomainConfig,
+) -> Result<heapless::Vec<u32, MAX_CPUS>, CreateError> {
+    let up = percpu::cpus().map(|cpu| cpu.id);
+    let homes: heapless::Vec<u32, MAX_CPUS> = match &config.affinity {
+        Some(allowed) => up.filter(|id| allowed.contains(id)).collect(),
+        None => up.take(machine.boot.cpus.len()).collect(),
+    };
+    if homes.is_empty() {
+        Err(CreateError::Affinity)
+    } else {
+        Ok(homes)
+    }
+}
+
+fn finish(
+    machine: &Machine,
+    config_index: usize,
+    id: DomId,
+    p2m: P2m,
+    parts: Parts,
+) -> Result<Arc<Domain>, CreateError> {
+    let config = &machine.archive.config().domains[config_index];
+    let Parts {
+        shared_info,
+        console,
+        grants,
+        homes,
+    } = parts;
+    let mut evtchn = EvtchnTable::new(PORT_LIMIT, config.vcpus, shared_info.clone());
+    let console_port = evtchn.open_service(Service::Console)?;
+    let mut params = HvmParams::default();
+    let known = [
+        (abi::hvm::param::CONSOLE_PFN, CONSOLE_GFN.raw()),
+        (abi::hvm::param::CONSOLE_EVTCHN, u64::from(console_port.0)),
+        (abi::hvm::param::TRIPLE_FAULT_REASON, 1),
+    ];
+    for (index, value) in known {
+        params.set(index, value)?;
+    }
+    let now = Tsc::now();
+    let since_wall = now.since(Tsc(machine.boot.wall_clock_tsc)) / (time::tsc_khz() * 1000).max(1);
+    let clock = Clock {
+        epoch: now,
+        scale: Scale::from_khz(time::tsc_khz()),
+        wall_seconds: machine.boot.wall_clock_seconds.saturating_add(since_wall),
+    };
+    let cpuid = cpuid_policy(machine, id, config.vcpus, &clock);
+    let msrs = MsrPolicy::new(&cpuid, machine.host_msrs);
+    let msr_bitmap = machine::make_msr_bitmap(&msrs).ok_or(CreateError::OutOfMemory)?;
+    let first_home = NEXT_HOME.fetch_add(config.vcpus, Ordering::Relaxed);
+    let vcpu = |number: u32| {
+        let turn = first_home.wrapping_add(number) as usize % homes.len();
+        let home = homes.get(turn).copied().unwrap_or(0);
+        let info = VcpuInfo::in_shared_info(&shared_info, number);
+        let context = Context::new(
+            machine,
+            id,
+            VcpuId(number),
+            &cpuid,
+            &msrs,
+            clock.tsc_offset(),
+        )?;
+        Some(Vcpu::new(VcpuId(number), home, info, context))
+    };
+    let vcpus: Option<Box<[Vcpu]>> = (0..config.vcpus).map(vcpu).collect();
+    let vcpus = vcpus.ok_or(CreateError::OutOfMemory)?;
+    let domain = Arc::new(Domain {
+        id,
+        name: config.name.clone(),
+        config_index,
+        max_pages: config.memory_pages,
+        clock,
+        msrs,
+        msr_bitmap,
+        cpuid,
+        p2m: RwLock::new(p2m),
+        evtchn: Mutex::new(evtchn),
+        grants: Mutex::new(grants),
+        params: Mutex::new(params),
+        shared_info,
+        callback_vector: AtomicU8::new(0),
+        wide: AtomicBool::new(true),
+        vm_assist: AtomicU32::new(0),
+        console: DomainConsole::new(console, console_port),
+        vcpus,
+        online: AtomicU32::new(0),
+        flush_epoch: AtomicU64::new(1),
+        seen_flush: [const { AtomicU64::new(0) }; MAX_CPUS],
+        life: Life::new(config.vcpus),
+    });
+    domain.publish_time();
+    Ok(domain)
+}
+
+fn cpuid_policy(machine: &Machine, id: DomId, vcpus: u32, clock: &Clock) -> CpuidPolicy {
+    let features = machine.controls.features;
+    let usable = Usable {
+        invpcid: features.contains(Features::INVPCID),
+        rdtscp: features.contains(Features::RDTSCP),
+        xsaves: false,
+        spec_ctrl: false,
+        xcr0: vmx::cpu::fpu::offered_states(),
+    };
+    let tsc = cpuid::Tsc {
+        khz: u32::try_from(time::tsc_khz()).unwrap_or(u32::MAX),
+        offset: clock.tsc_offset(),
+        mul: clock.scale.mul,
+        shift: clock.scale.shift,
+    };
+    let spec = Spec {
+        domid: id,
+        vcpus,
+        usable,
+        tsc,
+        upcall_vector: false,
+    };
+    let host = |leaf, subleaf| {
+        let answer = vmx::cpu::cpuid::leaf(leaf, subleaf);
+        Registers {
+            eax: answer.eax,
+            ebx: answer.ebx,
+            ecx: answer.ecx,
+            edx: answer.edx,
+        }
+    };
+    CpuidPolicy::new(host, &spec)
+}
+
+fn start(config: &DomainConfig, domain: &Arc<Domain>, entry: &Entry) {
+    log::info!(
+        "{}: domain {}: {} MiB, {} vCPU{}",
+        domain.name,
+        domain.id,
+        config.memory_pages >> (20 - PAGE_SHIFT),
+        config.vcpus,
+        if config.vcpus == 1 { "" } else { "s" }
+    );
+    list::add(Arc::clone(domain));
+    crate::console::attach(domain);
+    if let Some(vcpu) = VcpuRef::new(domain, VcpuId(0)) {
+        vcpu.start(InitialState::pvh(entry.eip, entry.ebx));
+    }
+}

@@ -1,0 +1,163 @@
+//! How a domain ends: the first reason counts, then every vCPU leaves, then it is reaped.
+//!
+//! ```text
+//! Running --shutdown(reason)--> Ending --last vCPU descheduled--> Ended --reap--> gone
+//! ```
+//!
+//! Any pCPU may start the end; the pCPU that takes the last vCPU off hands the domain to the
+//! reaper on the boot pCPU, which frees its memory and does what its configuration says next.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use spin::Mutex;
+
+use super::Domain;
+use crate::fault::CrashReason;
+use crate::percpu;
+use crate::vcpu;
+
+/// Why a domain shut down (`SHUTDOWN_*`, `public/sched.h`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShutdownReason {
+    /// The guest powered itself off.
+    Poweroff,
+    /// The guest asked to be started anew.
+    Reboot,
+    /// The guest asked to be suspended.
+    Suspend,
+    /// The guest, or the hypervisor, found it broken.
+    Crash,
+    /// The guest's watchdog fired.
+    Watchdog,
+    /// The guest asked to be started anew in place.
+    SoftReset,
+    /// A code without a meaning of its own.
+    Other(u8),
+}
+
+impl ShutdownReason {
+    /// The reason a guest names; only the low byte counts.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw & 0xff {
+            0 => Self::Poweroff,
+            1 => Self::Reboot,
+            2 => Self::Suspend,
+            3 => Self::Crash,
+            4 => Self::Watchdog,
+            5 => Self::SoftReset,
+            other => Self::Other(other as u8),
+        }
+    }
+
+    const fn to_raw(self) -> u8 {
+        match self {
+            Self::Poweroff => 0,
+            Self::Reboot => 1,
+            Self::Suspend => 2,
+            Self::Crash => 3,
+            Self::Watchdog => 4,
+            Self::SoftReset => 5,
+            Self::Other(code) => code,
+        }
+    }
+}
+
+impl fmt::Display for ShutdownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Poweroff => f.write_str("poweroff"),
+            Self::Reboot => f.write_str("reboot"),
+            Self::Suspend => f.write_str("suspend"),
+            Self::Crash => f.write_str("crash"),
+            Self::Watchdog => f.write_str("watchdog"),
+            Self::SoftReset => f.write_str("soft reset"),
+            Self::Other(code) => write!(f, "reason {code}"),
+        }
+    }
+}
+
+const RUNNING: u32 = u32::MAX;
+
+/// Where a domain is in its life.
+#[derive(Debug)]
+pub struct Life {
+    /// [`RUNNING`], or the raw shutdown reason.
+    reason: AtomicU32,
+    /// vCPUs that are not yet known to stay away from every pCPU.
+    vcpus_left: AtomicU32,
+}
+
+impl Life {
+    /// The start of a domain with so many vCPUs.
+    #[must_use]
+    pub const fn new(vcpus: u32) -> Self {
+        Self {
+            reason: AtomicU32::new(RUNNING),
+            vcpus_left: AtomicU32::new(vcpus),
+        }
+    }
+
+    /// Why the domain is ending, or `None` while it runs.
+    #[must_use]
+    pub fn ending(&self) -> Option<ShutdownReason> {
+        let raw = self.reason.load(Ordering::Acquire);
+        (raw != RUNNING).then(|| ShutdownReason::from_raw(raw))
+    }
+}
+
+/// Domains whose vCPUs have all left, waiting for [`take_ended`].
+static ENDED: Mutex<VecDeque<Arc<Domain>>> = Mutex::new(VecDeque::new());
+
+impl Domain {
+    /// Ends the domain for `reason`. The first reason counts. Its vCPUs leave their pCPUs at
+    /// their next chance; the caller's own does when its exit has been handled.
+    pub fn shut_down(self: &Arc<Self>, reason: ShutdownReason) {
+        let raw = u32::from(reason.to_raw());
+        let first = self
+            .life
+            .reason
+            .compare_exchange(RUNNING, raw, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        if !first {
+            return;
+        }
+        log::info!("{}: shut down: {reason}", self.name);
+        for vcpu in vcpu::refs(self) {
+            vcpu.signal_death();
+        }
+    }
+
+    /// Ends the domain because the hypervisor must.
+    pub fn crash(self: &Arc<Self>, reason: &CrashReason) {
+        log::error!("{}: crashed: {reason}", self.name);
+        self.shut_down(ShutdownReason::Crash);
+    }
+}
+
+/// Notes that one of an ending domain's vCPUs will never run again; the last one hands the
+/// domain to the reaper.
+pub fn vcpu_left(domain: &Arc<Domain>) {
+    if domain.life.vcpus_left.fetch_sub(1, Ordering::SeqCst) != 1 {
+        return;
+    }
+    ENDED.lock().push_back(Arc::clone(domain));
+    if let Some(boot_cpu) = percpu::by_id(0) {
+        boot_cpu.reschedule();
+    }
+}
+
+/// The next domain to reap.
+#[must_use]
+pub fn take_ended() -> Option<Arc<Domain>> {
+    ENDED.lock().pop_front()
+}
+
+/// True when a domain waits to be reaped.
+#[must_use]
+pub fn has_ended() -> bool {
+    !ENDED.lock().is_empty()
+}

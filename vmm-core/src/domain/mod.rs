@@ -1,0 +1,271 @@
+//! A domain: the owner of memory, vCPUs, event channels and grants, isolated from all others.
+//!
+//! Locks are taken in this order, and at most one domain's of each kind at a time unless the
+//! lower domain id comes first: `evtchn`, `grants`, `p2m`.
+
+pub mod build;
+pub mod lifecycle;
+pub mod list;
+pub mod params;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+
+use abi::shared_info;
+use abi::{DomId, EvtchnPort, Gfn, VcpuId, Virq};
+use spin::{Mutex, RwLock};
+
+use crate::console::DomainConsole;
+use crate::evtchn::{EvtchnTable, Peer, Wake};
+use crate::grant::GrantTable;
+use crate::mm::p2m::{Flush, P2m};
+use crate::mm::page::PageRef;
+use crate::percpu::{self, MAX_CPUS, cpus};
+use crate::policy::cpuid::CpuidPolicy;
+use crate::policy::msr::MsrPolicy;
+use crate::time::Clock;
+use crate::vcpu::{Signals, Vcpu};
+
+pub use lifecycle::{Life, ShutdownReason};
+pub use params::HvmParams;
+
+/// A domain.
+#[derive(Debug)]
+pub struct Domain {
+    /// Its id; never reused while the hypervisor runs.
+    pub id: DomId,
+    /// Its name in the system description.
+    pub name: String,
+    /// Which entry of the system description it was made from.
+    pub config_index: usize,
+    /// The most pages of RAM it may own.
+    pub max_pages: u64,
+    /// Its time base.
+    pub clock: Clock,
+    /// What CPUID tells its vCPUs.
+    pub cpuid: CpuidPolicy,
+    /// What its MSRs are.
+    pub msrs: MsrPolicy,
+    /// The MSR bitmap of its vCPUs.
+    pub msr_bitmap: PageRef,
+    /// Its physical memory.
+    pub p2m: RwLock<P2m>,
+    /// Its event channels.
+    pub evtchn: Mutex<EvtchnTable>,
+    /// Its grant table.
+    pub grants: Mutex<GrantTable>,
+    /// Its HVM parameters.
+    pub params: Mutex<HvmParams>,
+    /// The page that `XENMAPSPACE_shared_info` names.
+    pub shared_info: PageRef,
+    /// The vector of `HVM_PARAM_CALLBACK_IRQ`, or 0: injected whenever an upcall is pending.
+    pub callback_vector: AtomicU8,
+    /// True when the guest's shared structures have the 64-bit layout.
+    pub wide: AtomicBool,
+    /// `VMASST_TYPE_*` bits the guest has enabled.
+    pub vm_assist: AtomicU32,
+    /// The hypervisor's end of the domain's console.
+    pub console: DomainConsole,
+    /// Its vCPUs, by id.
+    pub vcpus: Box<[Vcpu]>,
+    /// vCPUs that are online.
+    pub online: AtomicU32,
+    /// Counts the EPT changes after which stale translations must go.
+    pub flush_epoch: AtomicU64,
+    /// The epoch that each pCPU's caches have seen; less than the first epoch at first, so that
+    /// a pCPU starts a domain without what an earlier one left behind.
+    pub seen_flush: [AtomicU64; MAX_CPUS],
+    /// Where it is in its life.
+    pub life: Life,
+}
+
+impl Domain {
+    /// The vCPU with this id.
+    #[must_use]
+    pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
+        self.vcpus.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// Tells a vCPU that its `evtchn_upcall_pending` was just set.
+    pub fn upcall(self: &Arc<Self>, id: VcpuId) {
+        let Some(vcpu) = VcpuRef::new(self, id) else {
+            return;
+        };
+        let vector = vcpu.upcall_vector.load(Ordering::Relaxed);
+        if vector != 0 {
+            vcpu.inbox.post(vector);
+        }
+        vcpu.kick();
+    }
+
+    /// Makes a port of this domain pending and wakes whom that concerns.
+    pub fn raise_port(self: &Arc<Self>, port: EvtchnPort) {
+        let wake = self.evtchn.lock().deliver(port);
+        self.wake(wake);
+    }
+
+    /// Raises a virtual interrupt on a vCPU, if the guest has bound it there.
+    pub fn raise_virq(self: &Arc<Self>, vcpu: VcpuId, virq: Virq) {
+        let wake = self.evtchn.lock().raise_virq(vcpu, virq);
+        self.wake(wake);
+    }
+
+    /// Tells the vCPUs that an event operation names.
+    pub fn wake(self: &Arc<Self>, wake: Wake) {
+        for id in wake.upcalls {
+            self.upcall(id);
+        }
+        for id in wake.pollers {
+            if let Some(vcpu) = VcpuRef::new(self, id) {
+                vcpu.signal(Signals::POLL_DONE);
+            }
+        }
+    }
+
+    /// Makes sure no pCPU uses a translation that was removed from the domain's EPT before the
+    /// call. The caller holds no lock.
+    ///
+    /// A pCPU that runs the domain is kicked out of its guest and drops its stale translations
+    /// before it enters again; one that does not will do so when it next does. While waiting,
+    /// the caller serves the same request from others, so two callers never wait for each other.
+    pub fn flush_translations(&self) {
+        let epoch = self
+            .flush_epoch
+            .fetch_add(1, Ordering::SeqCst)
+            .wrapping_add(1);
+        let me = percpu::current();
+        let id = u32::from(self.id.0);
+        let runs_stale = |cpu: &percpu::PerCpu| {
+            cpu.running_domain.load(Ordering::SeqCst) == id
+                && self
+                    .seen_flush
+                    .get(cpu.id as usize)
+                    .is_some_and(|seen| seen.load(Ordering::SeqCst) < epoch)
+        };
+        for cpu in cpus().filter(|cpu| cpu.id != me.id && runs_stale(cpu)) {
+            cpu.wake();
+        }
+        crate::vcpu::run::catch_up_with_flushes(me, self);
+        for cpu in cpus().filter(|cpu| cpu.id != me.id) {
+            while runs_stale(cpu) {
+                crate::vcpu::run::catch_up_with_flushes(me, self);
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Completes a change of the p2m: what was taken out of it is free once no pCPU can reach it.
+    /// The caller holds no lock.
+    pub fn complete(&self, flush: Flush) {
+        if flush.is_needed() {
+            self.flush_translations();
+        }
+        flush.done();
+    }
+
+    /// Fills in the time in the shared page: the wall clock, and each vCPU's system time.
+    pub fn publish_time(&self) {
+        let clock = &self.clock;
+        let page = &self.shared_info;
+        let (version, seconds, nanoseconds, high) = if self.wide.load(Ordering::Relaxed) {
+            use shared_info::{WC_NSEC, WC_SEC, WC_SEC_HI, WC_VERSION};
+            (WC_VERSION, WC_SEC, WC_NSEC, WC_SEC_HI)
+        } else {
+            use shared_info::compat::{WC_NSEC, WC_SEC, WC_SEC_HI, WC_VERSION};
+            (WC_VERSION, WC_SEC, WC_NSEC, WC_SEC_HI)
+        };
+        let [low_word, high_word] =
+            [clock.wall_seconds & 0xffff_ffff, clock.wall_seconds >> 32].map(|word| word as u32);
+        page.u32(version).store(1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        page.u32(seconds).store(low_word, Ordering::Relaxed);
+        page.u32(nanoseconds).store(0, Ordering::Relaxed);
+        page.u32(high).store(high_word, Ordering::Relaxed);
+        page.u32(version).store(2, Ordering::Release);
+        for vcpu in &self.vcpus {
+            if let Some(info) = &*vcpu.info.lock() {
+                info.publish_time(clock);
+            }
+        }
+    }
+
+    /// Frees what a domain owns, when no pCPU runs it any more: its peers learn that their
+    /// channels are closed, its memory goes back.
+    pub fn release(self: &Arc<Self>) {
+        for cpu in cpus() {
+            let mut loaded = cpu.loaded.lock();
+            if loaded
+                .as_ref()
+                .is_some_and(|vcpu| Arc::ptr_eq(vcpu.domain(), self))
+            {
+                *loaded = None;
+            }
+        }
+        let mut from = EvtchnPort(1);
+        loop {
+            let closed = self.evtchn.lock().close_next(from);
+            let Some(closed) = closed else { break };
+            from = closed.port;
+            if let Some(peer) = closed.peer
+                && let Some(other) = list::by_id(peer.dom)
+            {
+                let me = Peer {
+                    dom: self.id,
+                    port: closed.port,
+                };
+                other.evtchn.lock().peer_closed(peer.port, me);
+            }
+        }
+        self.p2m.write().release(usize::MAX);
+    }
+
+    /// Pins the guest page `gfn`, which must be writable RAM.
+    ///
+    /// # Errors
+    /// As [`P2m::pin`].
+    pub fn pin(&self, gfn: Gfn) -> Result<PageRef, abi::Errno> {
+        self.p2m.read().pin(gfn)
+    }
+}
+
+/// A counted reference to one vCPU of a domain.
+#[derive(Clone, Debug)]
+pub struct VcpuRef {
+    domain: Arc<Domain>,
+    index: usize,
+}
+
+impl VcpuRef {
+    /// The vCPU with this id, if the domain has it.
+    #[must_use]
+    pub fn new(domain: &Arc<Domain>, id: VcpuId) -> Option<Self> {
+        let index = usize::try_from(id.0).ok()?;
+        (index < domain.vcpus.len()).then(|| Self {
+            domain: Arc::clone(domain),
+            index,
+        })
+    }
+
+    /// The vCPU's domain.
+    #[must_use]
+    pub fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    /// True when both refer to the same vCPU.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.index == other.index && Arc::ptr_eq(&self.domain, &other.domain)
+    }
+}
+
+impl core::ops::Deref for VcpuRef {
+    type Target = Vcpu;
+
+    fn deref(&self) -> &Vcpu {
+        // `new` checked the index, and the slice never changes.
+        &self.domain.vcpus[self.index]
+    }
+}

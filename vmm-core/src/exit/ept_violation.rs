@@ -1,0 +1,203 @@
+//! EPT violations: RAM that is touched for the first time, the local APIC's page, and addresses
+//! where there is nothing.
+
+use abi::{Gfn, Gpa, Gva};
+use vmx::exit::EptViolation;
+use vmx::vmcs::{SegmentName, field};
+
+use super::{Next, Outcome, ipi};
+use crate::emulate::{self, CodeWidth, Segment};
+use crate::fault::{CrashReason, GuestFault, InsnBytes};
+use crate::mm::guest_mem::{Access, AccessError, GuestMemory};
+use crate::mm::p2m::{Fault, Perms};
+use crate::time::Tsc;
+use crate::vcpu::Running;
+
+/// CR0.PE.
+const PROTECTED: u64 = 1;
+/// RFLAGS.VM.
+const VIRTUAL_8086: u64 = 1 << 17;
+
+/// Handles an EPT violation.
+pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
+    let mut wanted = Perms::empty();
+    wanted.set(
+        Perms::READ,
+        violation.read || !(violation.write || violation.exec),
+    );
+    wanted.set(Perms::WRITE, violation.write);
+    wanted.set(Perms::EXEC, violation.exec);
+    let found = v.domain.p2m.read().fault(violation.gpa.gfn(), wanted);
+    if found == Fault::Resolved {
+        return Outcome::Again;
+    }
+    let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
+    if violation.exec {
+        let gpa = violation.gpa;
+        return Outcome::Then(Next::Crash(CrashReason::FetchOutsideMemory { rip, gpa }));
+    }
+    if !violation.gla_is_final || v.cpu.pending.redeliver.is_some() {
+        // A page table, descriptor table or stack outside memory: no instruction to emulate.
+        let reason = CrashReason::UnsupportedInstruction {
+            rip,
+            gpa: violation.gpa,
+            bytes: InsnBytes::default(),
+        };
+        return Outcome::Then(Next::Crash(reason));
+    }
+    emulate_access(v, rip, violation.gpa)
+}
+
+fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
+    let width = code_width(v);
+    let mut bytes = [0; InsnBytes::MAX];
+    let code_base = if width == CodeWidth::Bits64 {
+        0
+    } else {
+        v.vmcs.read(field::GUEST_CS_BASE)
+    };
+    let fetched = match fetch(v, rip.raw().wrapping_add(code_base), &mut bytes) {
+        Ok(fetched) => fetched,
+        Err(fault) => return Outcome::Fault(fault),
+    };
+    let code = bytes.get(..fetched).unwrap_or(&[]);
+    match emulate::emulate(v, code, rip.raw(), width) {
+        emulate::Outcome::Done { next_rip } => {
+            v.advance_to(next_rip);
+            Outcome::Again
+        }
+        emulate::Outcome::Repeat => Outcome::Again,
+        emulate::Outcome::Fault(fault) => Outcome::Fault(fault),
+        emulate::Outcome::Unsupported(bytes) => {
+            Outcome::Then(Next::Crash(CrashReason::UnsupportedInstruction {
+                rip,
+                gpa,
+                bytes,
+            }))
+        }
+    }
+}
+
+/// Copies an instruction's bytes, up to the end of its page and as far beyond as the next page
+/// can be fetched from.
+fn fetch(v: &Running<'_>, at: u64, bytes: &mut [u8]) -> Result<usize, GuestFault> {
+    let here = (abi::PAGE_SIZE - Gva::new(at).page_offset()).min(bytes.len());
+    let (first, second) = bytes.split_at_mut(here);
+    v.read_linear(Gva::new(at), first, Access::EXECUTE)?;
+    if second.is_empty() {
+        return Ok(here);
+    }
+    let next = Gva::new(at.wrapping_add(here as u64));
+    match v.read_linear(next, second, Access::EXECUTE) {
+        Ok(()) => Ok(here.saturating_add(second.len())),
+        // The instruction may well end before.
+        Err(_) => Ok(here),
+    }
+}
+
+fn code_width(v: &Running<'_>) -> CodeWidth {
+    let cs = v.vmcs.segment(SegmentName::Cs);
+    let protected = v.vmcs.read(field::GUEST_CR0) & PROTECTED != 0;
+    if !protected || v.vmcs.read(field::GUEST_RFLAGS) & VIRTUAL_8086 != 0 {
+        CodeWidth::Bits16
+    } else if cs.is_long() {
+        CodeWidth::Bits64
+    } else if cs.is_default_32() {
+        CodeWidth::Bits32
+    } else {
+        CodeWidth::Bits16
+    }
+}
+
+impl emulate::Machine for Running<'_> {
+    fn gpr(&mut self, number: u8) -> u64 {
+        Running::gpr(self, number)
+    }
+
+    fn set_gpr(&mut self, number: u8, value: u64) {
+        Running::set_gpr(self, number, value);
+    }
+
+    fn rflags(&mut self) -> u64 {
+        self.vmcs.read(field::GUEST_RFLAGS)
+    }
+
+    fn set_rflags(&mut self, rflags: u64) {
+        self.vmcs.write(field::GUEST_RFLAGS, rflags);
+    }
+
+    fn segment_base(&mut self, segment: Segment) -> u64 {
+        self.vmcs.read(match segment {
+            Segment::Es => field::GUEST_ES_BASE,
+            Segment::Cs => field::GUEST_CS_BASE,
+            Segment::Ss => field::GUEST_SS_BASE,
+            Segment::Ds => field::GUEST_DS_BASE,
+            Segment::Fs => field::GUEST_FS_BASE,
+            Segment::Gs => field::GUEST_GS_BASE,
+        })
+    }
+
+    fn translate(&mut self, address: Gva, access: emulate::Access) -> Result<Gpa, GuestFault> {
+        let p2m = self.domain.p2m.read();
+        let access = match access {
+            emulate::Access::Read => Access::READ,
+            emulate::Access::Write => Access::WRITE,
+        };
+        match self
+            .instruction_linear()
+            .translate(&GuestMemory::new(&p2m), address, access)
+        {
+            Ok(gpa) => Ok(gpa),
+            Err(AccessError::Fault(fault)) => Err(fault),
+            // A page table lies where there is no memory.
+            Err(AccessError::NotMemory(_)) => Err(GuestFault::GP0),
+        }
+    }
+
+    fn read(&mut self, gpa: Gpa, bytes: &mut [u8]) {
+        if let Some(offset) = self.apic_offset(gpa) {
+            let now = self.cpu.guest_tsc(Tsc::now());
+            let value = self
+                .cpu
+                .lapic
+                .mmio_read(offset, bytes.len(), now)
+                .to_le_bytes();
+            for (byte, value) in bytes.iter_mut().zip(value) {
+                *byte = value;
+            }
+        } else if self.read_gpa(gpa, bytes).is_err() {
+            bytes.fill(0xff);
+        }
+    }
+
+    fn write(&mut self, gpa: Gpa, bytes: &[u8]) {
+        if let Some(offset) = self.apic_offset(gpa) {
+            let mut value = [0; 8];
+            for (slot, byte) in value.iter_mut().zip(bytes) {
+                *slot = *byte;
+            }
+            let now = self.cpu.guest_tsc(Tsc::now());
+            let value = u64::from_le_bytes(value);
+            let actions = self.cpu.lapic.mmio_write(offset, bytes.len(), value, now);
+            ipi::perform(self, actions);
+        } else {
+            let p2m = self.domain.p2m.read();
+            // A write to nowhere is lost.
+            let _ = GuestMemory::new(&p2m).write_gpa(gpa, bytes);
+        }
+    }
+}
+
+impl Running<'_> {
+    /// Where in the local APIC's page an address is, if it is there.
+    fn apic_offset(&self, gpa: Gpa) -> Option<u64> {
+        let base = self.cpu.lapic.mmio_base()?;
+        let page = Gpa::new(base).gfn();
+        (gpa.gfn() == page && self.is_hole(page)).then_some(gpa.page_offset() as u64)
+    }
+
+    /// True when nothing is mapped at a guest frame.
+    fn is_hole(&self, gfn: Gfn) -> bool {
+        self.domain.p2m.read().lookup(gfn).is_none()
+    }
+}

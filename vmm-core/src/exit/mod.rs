@@ -1,0 +1,157 @@
+//! What a VM exit asks for: one arm for each reason, and what follows from it.
+
+pub mod cr;
+pub mod ept_violation;
+pub mod exception;
+pub mod idle;
+pub mod io;
+pub mod ipi;
+pub mod msr;
+
+use abi::Gva;
+use vmx::exit::{Exit, FailedEntry};
+use vmx::vmcs::field;
+
+use crate::fault::{CrashReason, GuestFault};
+use crate::vcpu::Running;
+use crate::{console, percpu, platform};
+
+/// What the vCPU does after an exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Goes on.
+    Resume,
+    /// Lets another vCPU run first.
+    Yield,
+    /// Waits for an event.
+    Block,
+    /// Stops.
+    Offline,
+    /// Its domain is broken.
+    Crash(CrashReason),
+}
+
+/// How the instruction that caused an exit ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is complete: the guest goes on after it.
+    Done,
+    /// It is to be executed again, or it was no instruction.
+    Again,
+    /// It faults.
+    Fault(GuestFault),
+    /// It is complete, and the vCPU does this next.
+    DoneThen(Next),
+    /// The vCPU does this, and the instruction is not complete.
+    Then(Next),
+}
+
+impl From<Result<(), GuestFault>> for Outcome {
+    fn from(result: Result<(), GuestFault>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(fault) => Self::Fault(fault),
+        }
+    }
+}
+
+/// Handles an exit.
+pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
+    let outcome = dispatch(v, exit);
+    v.finish(outcome)
+}
+
+#[expect(clippy::too_many_lines, reason = "one line for each exit reason")]
+fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
+    match exit {
+        Exit::Vmcall => crate::hypercall::vmcall(v),
+        Exit::ExternalInterrupt { vector } => host_interrupt(vector),
+        Exit::PreemptionTimer => Outcome::Again,
+        Exit::InterruptWindow | Exit::NmiWindow => Outcome::Again,
+        Exit::EptViolation(violation) => ept_violation::handle(v, violation),
+        Exit::Io(access) => io::handle(v, access),
+        Exit::Cpuid => v.cpuid(),
+        Exit::Rdmsr => msr::read(v),
+        Exit::Wrmsr => msr::write(v),
+        Exit::Hlt => idle::hlt(v),
+        Exit::CrAccess(access) => cr::handle(v, access),
+        Exit::Exception(info) => exception::handle(v, info),
+        Exit::Nmi => host_nmi(),
+        Exit::Xsetbv => cr::xsetbv(v),
+        Exit::Pause => Outcome::Then(Next::Yield),
+        Exit::Wbinvd | Exit::Invd => Outcome::Done,
+        Exit::TripleFault => idle::triple_fault(v),
+        Exit::Rdpmc => Outcome::Fault(GuestFault::GP0),
+        Exit::VmxInstruction(_)
+        | Exit::Invept
+        | Exit::Invvpid
+        | Exit::Vmfunc
+        | Exit::Getsec
+        | Exit::Rsm
+        | Exit::Mwait(_)
+        | Exit::Monitor
+        | Exit::Encls
+        | Exit::Enclv
+        | Exit::Pconfig
+        | Exit::Loadiwkey
+        | Exit::Seamcall
+        | Exit::Tdcall => Outcome::Fault(GuestFault::Ud),
+        Exit::EptMisconfiguration { gpa } => {
+            Outcome::Then(Next::Crash(CrashReason::EptMisconfiguration { gpa }))
+        }
+        Exit::TaskSwitch(switch) => {
+            let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
+            let selector = switch.selector;
+            Outcome::Then(Next::Crash(CrashReason::TaskSwitch { selector, rip }))
+        }
+        Exit::EntryFailure(failure) => invalid_guest_state(v, failure),
+        other => unexpected(v, other),
+    }
+}
+
+/// An interrupt for the host ended the guest's turn.
+fn host_interrupt(vector: Option<u8>) -> Outcome {
+    match vector {
+        Some(vector) => platform::interrupt(vector),
+        // The exit left it pending: let it in.
+        None => vmx::cpu::idle::interrupt_window(),
+    }
+    if percpu::current().id == 0 {
+        console::poll();
+    }
+    Outcome::Again
+}
+
+/// An NMI for the host ended the guest's turn.
+fn host_nmi() -> Outcome {
+    platform::nmi();
+    Outcome::Again
+}
+
+/// VM entry refused the guest state.
+fn invalid_guest_state(v: &mut Running<'_>, failure: FailedEntry) -> Outcome {
+    let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
+    log::error!(
+        "{}: vcpu{}: VM entry failed: {failure:?}",
+        v.domain.name,
+        v.vcpu.id
+    );
+    let qualification = v.vmcs.read(field::EXIT_QUALIFICATION);
+    Outcome::Then(Next::Crash(CrashReason::InvalidGuestState {
+        rip,
+        qualification,
+    }))
+}
+
+/// An exit that the controls in use do not ask for.
+fn unexpected(v: &mut Running<'_>, exit: Exit) -> Outcome {
+    let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
+    log::error!("{}: vcpu{}: {exit:?}", v.domain.name, v.vcpu.id);
+    let qualification = v.vmcs.read(field::EXIT_QUALIFICATION);
+    let reason = (v.vmcs.read(field::EXIT_REASON) & 0xffff) as u16;
+    Outcome::Then(Next::Crash(CrashReason::UnexpectedExit {
+        reason,
+        qualification,
+        rip,
+    }))
+}

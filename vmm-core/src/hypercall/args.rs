@@ -1,0 +1,186 @@
+//! What a hypercall works on: the running vCPU, and its memory by linear address.
+
+use core::cell::Cell;
+
+use abi::{DomId, Errno, Gpa, Gva, PAGE_SIZE};
+use heapless::Vec;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::domain::{Domain, list};
+use crate::mm::guest_mem::{Access, GuestMemory, Linear};
+use crate::mm::page::PageRef;
+use crate::vcpu::Running;
+
+use alloc::sync::Arc;
+
+/// A hypercall being carried out.
+#[derive(Debug)]
+pub struct Ctx<'a, 'v> {
+    /// The calling vCPU.
+    pub v: &'a mut Running<'v>,
+    /// True when it called from 64-bit code.
+    pub wide: bool,
+    /// How it translates addresses; found out when first needed.
+    linear: Cell<Option<Linear>>,
+}
+
+/// Guest memory that stays where it is: one page or two, and where in the first it starts.
+#[derive(Debug)]
+pub struct Pinned {
+    /// The pages.
+    pub pages: Vec<PageRef, 2>,
+    /// Offset in the first page.
+    pub offset: usize,
+}
+
+impl<'a, 'v> Ctx<'a, 'v> {
+    /// A call by the vCPU `v`.
+    pub const fn new(v: &'a mut Running<'v>, wide: bool) -> Self {
+        Self { v, wide, linear: Cell::new(None) }
+    }
+
+    /// The caller's domain.
+    #[must_use]
+    pub const fn domain(&self) -> &'v Arc<Domain> {
+        self.v.domain
+    }
+
+    /// Copies a value in from the address `at`.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn read<T: FromBytes + IntoBytes>(&self, at: u64) -> Result<T, Errno> {
+        let p2m = self.v.domain.p2m.read();
+        GuestMemory::new(&p2m).copy_from_guest(&self.linear(), Gva::new(at))
+    }
+
+    /// Copies a value in that 32-bit callers lay out otherwise.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn read_either<Wide, Compat>(&self, at: u64) -> Result<Wide, Errno>
+    where
+        Wide: FromBytes + IntoBytes + From<Compat>,
+        Compat: FromBytes + IntoBytes,
+    {
+        if self.wide { self.read(at) } else { self.read::<Compat>(at).map(Wide::from) }
+    }
+
+    /// Copies element `index` of an array of `Wide` in; 32-bit callers have one of `Compat`.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn read_element<Wide, Compat>(&self, array: u64, index: u64) -> Result<Wide, Errno>
+    where
+        Wide: FromBytes + IntoBytes + From<Compat>,
+        Compat: FromBytes + IntoBytes,
+    {
+        let p2m = self.v.domain.p2m.read();
+        let memory = GuestMemory::new(&p2m);
+        let (linear, array) = (self.linear(), Gva::new(array));
+        if self.wide {
+            memory.copy_element(&linear, array, index)
+        } else {
+            memory.copy_element::<Compat>(&linear, array, index).map(Wide::from)
+        }
+    }
+
+    /// Copies a slice in.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn read_slice<T>(&self, at: u64, values: &mut [T]) -> Result<(), Errno>
+    where
+        T: FromBytes + IntoBytes,
+    {
+        let p2m = self.v.domain.p2m.read();
+        let bytes = values.as_mut_bytes();
+        GuestMemory::new(&p2m).read_linear(&self.linear(), Gva::new(at), bytes, Access::READ)?;
+        Ok(())
+    }
+
+    /// Copies a value out to the address `at`.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn write<T>(&self, at: u64, value: &T) -> Result<(), Errno>
+    where
+        T: IntoBytes + Immutable + ?Sized,
+    {
+        let p2m = self.v.domain.p2m.read();
+        GuestMemory::new(&p2m).copy_to_guest(&self.linear(), Gva::new(at), value)
+    }
+
+    /// Copies one field out of a structure that starts at `at`.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn write_field<T>(&self, at: u64, offset: usize, value: &T) -> Result<(), Errno>
+    where
+        T: IntoBytes + Immutable,
+    {
+        let field = at.checked_add(offset as u64).ok_or(Errno::Efault)?;
+        self.write(field, value)
+    }
+
+    /// Pins the memory behind `len` bytes at a linear address, to be written later.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`] when it is not all writable memory.
+    pub fn pin_linear(&self, at: u64, len: usize) -> Result<Pinned, Errno> {
+        let linear = self.linear();
+        self.pin(at, len, |memory, at| {
+            Ok(linear.translate(memory, Gva::new(at), Access::WRITE)?)
+        })
+    }
+
+    /// Pins the memory behind `len` bytes at a guest-physical address.
+    ///
+    /// # Errors
+    /// As [`Ctx::pin_linear`].
+    pub fn pin_physical(&self, at: u64, len: usize) -> Result<Pinned, Errno> {
+        self.pin(at, len, |_, at| Ok(Gpa::new(at)))
+    }
+
+    fn pin(
+        &self,
+        at: u64,
+        len: usize,
+        translate: impl Fn(&GuestMemory<'_>, u64) -> Result<Gpa, Errno>,
+    ) -> Result<Pinned, Errno> {
+        let p2m = self.v.domain.p2m.read();
+        let memory = GuestMemory::new(&p2m);
+        let offset = Gva::new(at).page_offset();
+        let mut pages = Vec::new();
+        let mut covered = 0;
+        while covered < offset.saturating_add(len) {
+            let address = at.saturating_sub(offset as u64).checked_add(covered as u64);
+            let gpa = translate(&memory, address.ok_or(Errno::Efault)?)?;
+            let page = p2m.pin(gpa.gfn()).map_err(|_| Errno::Efault)?;
+            pages.push(page).map_err(|_| Errno::Einval)?;
+            covered = covered.saturating_add(PAGE_SIZE);
+        }
+        Ok(Pinned { pages, offset })
+    }
+
+    /// Checks that a domain named in an argument is the caller's own.
+    ///
+    /// # Errors
+    /// [`Errno::Eperm`] for another domain, [`Errno::Esrch`] for none.
+    pub fn check_own(&self, dom: u16) -> Result<(), Errno> {
+        let dom = DomId(dom);
+        if dom == DomId::SELF || dom == self.v.domain.id {
+            return Ok(());
+        }
+        Err(if list::by_id(dom).is_some() { Errno::Eperm } else { Errno::Esrch })
+    }
+
+    fn linear(&self) -> Linear {
+        if let Some(linear) = self.linear.get() {
+            return linear;
+        }
+        let linear = self.v.supervisor_linear();
+        self.linear.set(Some(linear));
+        linear
+    }
+}

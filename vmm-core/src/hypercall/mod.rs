@@ -1,0 +1,190 @@
+//! Hypercalls: from VMCALL to the part of the domain that each one is about.
+//!
+//! [`vmcall`] checks the caller, takes the arguments from its registers and [`dispatch`]es: one
+//! line per call, one file per family. A call sees the running vCPU through [`Ctx`], copies its
+//! arguments in once, and answers with a [`HypercallOutcome`]; only here does an error become a
+//! number in RAX. The numbers and layouts are those of Xen's public headers (`public/xen.h`).
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+mod args;
+mod evtchn;
+mod extents;
+mod grant;
+mod hvm;
+mod initial;
+mod memory;
+mod multicall;
+mod physmap;
+mod sched;
+mod timer;
+mod vcpu;
+mod version;
+
+use abi::Errno;
+use abi::hypercall::{
+    ARGO_OP, CONSOLE_IO, DM_OP, DOMCTL, EVENT_CHANNEL_OP, GRANT_TABLE_OP, HVM_OP, MAX_ARGS,
+    MEMORY_OP, MULTICALL, PLATFORM_OP, SCHED_OP, SET_TIMER_OP, SYSCTL, VCPU_OP, VM_ASSIST,
+    XEN_VERSION,
+};
+use vmx::GuestRegs;
+
+use crate::exit::{Next, Outcome};
+use crate::vcpu::Running;
+
+pub use args::Ctx;
+pub use hvm::latch_width;
+
+/// The arguments of a hypercall, as they lie in registers.
+pub type Args = [u64; MAX_ARGS];
+
+/// How a hypercall ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HypercallOutcome {
+    /// It is complete, with this result.
+    Done(u64),
+    /// It is complete, with this result, and the vCPU does this next.
+    DoneThen(u64, Next),
+    /// It is to go on after whatever else waits for the vCPU: the guest repeats it with these
+    /// arguments.
+    Preempted(Args),
+}
+
+impl From<Result<u64, Errno>> for HypercallOutcome {
+    fn from(result: Result<u64, Errno>) -> Self {
+        Self::Done(match result {
+            Ok(value) => value,
+            Err(errno) => errno.to_rax(),
+        })
+    }
+}
+
+impl From<Errno> for HypercallOutcome {
+    fn from(errno: Errno) -> Self {
+        Self::Done(errno.to_rax())
+    }
+}
+
+/// Handles a VMCALL.
+pub fn vmcall(v: &mut Running<'_>) -> Outcome {
+    let wide = v.is_64bit_code();
+    if v.cpl() != 0 {
+        set_result(v, wide, Errno::Eperm.to_rax());
+        return Outcome::Done;
+    }
+    let (number, args) = arguments(&v.cpu.regs, wide);
+    match dispatch(&mut Ctx::new(v, wide), number, args) {
+        HypercallOutcome::Done(result) => {
+            set_result(v, wide, result);
+            Outcome::Done
+        }
+        HypercallOutcome::DoneThen(result, next) => {
+            set_result(v, wide, result);
+            Outcome::DoneThen(next)
+        }
+        HypercallOutcome::Preempted(args) => {
+            set_arguments(&mut v.cpu.regs, wide, args);
+            Outcome::Again
+        }
+    }
+}
+
+/// Carries out one hypercall.
+fn dispatch(ctx: &mut Ctx<'_, '_>, number: u64, args: Args) -> HypercallOutcome {
+    match number {
+        XEN_VERSION => version::op(ctx, args).into(),
+        EVENT_CHANNEL_OP => evtchn::op(ctx, args),
+        SCHED_OP => sched::op(ctx, args),
+        VCPU_OP => vcpu::op(ctx, args),
+        SET_TIMER_OP => timer::set_timer_op(ctx, args).into(),
+        MEMORY_OP => memory::op(ctx, args),
+        GRANT_TABLE_OP => grant::op(ctx, args).into(),
+        HVM_OP => hvm::op(ctx, args).into(),
+        MULTICALL => multicall::op(ctx, args),
+        VM_ASSIST => sched::vm_assist(ctx, args).into(),
+        // The console of last resort is the hypervisor's own, and no guest's.
+        CONSOLE_IO => Errno::Eperm.into(),
+        // What a control domain would manage is managed by the system description.
+        PLATFORM_OP | SYSCTL | DOMCTL | DM_OP => Errno::Eperm.into(),
+        ARGO_OP => Errno::Enosys.into(),
+        _ => Errno::Enosys.into(),
+    }
+}
+
+/// Hypercall number and arguments. Of a 32-bit caller's registers only the low halves count: the
+/// upper ones may hold anything.
+fn arguments(regs: &GuestRegs, wide: bool) -> (u64, Args) {
+    if wide {
+        return (regs.rax, [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8]);
+    }
+    let args = [regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi];
+    (low_half(regs.rax), args.map(low_half))
+}
+
+/// Makes the guest repeat its call with other arguments.
+const fn set_arguments(regs: &mut GuestRegs, wide: bool, args: Args) {
+    if wide {
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8] = args;
+    } else {
+        [regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi] = args;
+    }
+}
+
+fn set_result(v: &mut Running<'_>, wide: bool, result: u64) {
+    v.cpu.regs.rax = if wide { result } else { low_half(result) };
+}
+
+const fn low_half(value: u64) -> u64 {
+    value & 0xffff_ffff
+}
+
+/// An argument that the interface declares as a 32-bit integer.
+#[expect(clippy::cast_possible_truncation, reason = "the upper half does not count")]
+const fn int(value: u64) -> u32 {
+    value as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Errno, GuestRegs, HypercallOutcome, arguments, set_arguments};
+
+    fn regs() -> GuestRegs {
+        let mut regs = GuestRegs::new();
+        regs.rax = 0xdead_0000_0000_000c;
+        regs.rbx = 0xffff_ffff_0000_0001;
+        regs.rcx = 2;
+        regs.rdx = 3;
+        regs.rsi = 4;
+        regs.rdi = 5 << 40 | 5;
+        regs.r10 = 6;
+        regs.r8 = 7;
+        regs
+    }
+
+    #[test]
+    fn arguments_come_from_the_callers_registers() {
+        assert_eq!(
+            arguments(&regs(), true),
+            (0xdead_0000_0000_000c, [5 << 40 | 5, 4, 3, 6, 7])
+        );
+    }
+
+    #[test]
+    fn upper_halves_of_a_32_bit_caller_do_not_count() {
+        assert_eq!(arguments(&regs(), false), (12, [1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn a_repeated_call_finds_its_arguments() {
+        for wide in [true, false] {
+            let mut regs = regs();
+            set_arguments(&mut regs, wide, [10, 11, 12, 13, 14]);
+            assert_eq!(arguments(&regs, wide).1, [10, 11, 12, 13, 14]);
+        }
+    }
+
+    #[test]
+    fn errors_are_negative_numbers() {
+        let outcome = HypercallOutcome::from(Err(Errno::Enosys));
+        assert_eq!(outcome, HypercallOutcome::Done(-38i64 as u64));
+    }
+}

@@ -1,0 +1,89 @@
+//! The timers that raise `VIRQ_TIMER`: `HYPERVISOR_set_timer_op` and the timer commands of
+//! `HYPERVISOR_vcpu_op` (`public/xen.h`, `public/vcpu.h`).
+//!
+//! A vCPU sets its own timers only, which is what all guests do: what runs elsewhere is never
+//! touched.
+
+use abi::vcpu::{CompatSetSingleshotTimer, MIN_PERIOD_NS, SetPeriodicTimer, SetSingleshotTimer};
+use abi::{Errno, VcpuId};
+
+use super::{Args, Ctx};
+use crate::time::Tsc;
+
+/// A timeout further ahead than this is taken for a clock that went wrong.
+const FAR_NS: u64 = 1 << 50;
+/// What such a timeout is shortened to.
+const SOON_NS: u64 = 100_000_000;
+
+/// Sets the one-shot timer to an absolute system time, or stops it.
+pub(super) fn set_timer_op(ctx: &mut Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
+    let [low, high, ..] = args;
+    // A 64-bit value takes two registers of a 32-bit caller.
+    let timeout = if ctx.wide { low } else { high << 32 | low };
+    let clock = ctx.domain().clock;
+    let now = clock.system_time(Tsc::now());
+    ctx.v.cpu.timers.singleshot = match deadline(timeout, now) {
+        Some(ns) => clock.instant(ns),
+        None => Tsc::NEVER,
+    };
+    Ok(0)
+}
+
+/// When a timer set to `timeout` fires; never for 0.
+fn deadline(timeout: u64, now: u64) -> Option<u64> {
+    let absurd = i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR_NS;
+    match timeout {
+        0 => None,
+        _ if absurd => Some(now.saturating_add(SOON_NS)),
+        _ => Some(timeout),
+    }
+}
+
+pub(super) fn set_singleshot(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId, arg: u64) -> Result<u64, Errno> {
+    check_self(ctx, vcpu)?;
+    let request = ctx.read_either::<SetSingleshotTimer, CompatSetSingleshotTimer>(arg)?;
+    // A time that has passed fires at once.
+    ctx.v.cpu.timers.singleshot = ctx.domain().clock.instant(request.timeout_abs_ns);
+    Ok(0)
+}
+
+pub(super) fn stop_singleshot(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId) -> Result<u64, Errno> {
+    check_self(ctx, vcpu)?;
+    ctx.v.cpu.timers.singleshot = Tsc::NEVER;
+    Ok(0)
+}
+
+pub(super) fn set_periodic(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId, arg: u64) -> Result<u64, Errno> {
+    let request: SetPeriodicTimer = ctx.read(arg)?;
+    if request.period_ns < MIN_PERIOD_NS || i64::try_from(request.period_ns).is_err() {
+        return Err(Errno::Einval);
+    }
+    check_self(ctx, vcpu)?;
+    let ticks = ctx.domain().clock.scale.ticks(request.period_ns);
+    ctx.v.cpu.timers.start_periodic(Tsc::now(), ticks);
+    Ok(0)
+}
+
+pub(super) fn stop_periodic(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId) -> Result<u64, Errno> {
+    check_self(ctx, vcpu)?;
+    ctx.v.cpu.timers.stop_periodic();
+    Ok(0)
+}
+
+fn check_self(ctx: &Ctx<'_, '_>, vcpu: VcpuId) -> Result<(), Errno> {
+    if ctx.v.vcpu.id == vcpu { Ok(()) } else { Err(Errno::Einval) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FAR_NS, SOON_NS, deadline};
+
+    #[test]
+    fn a_timer_fires_when_asked_or_soon_if_that_is_absurd() {
+        assert_eq!(deadline(0, 50), None);
+        assert_eq!(deadline(100, 50), Some(100));
+        assert_eq!(deadline(20, 50), Some(20));
+        assert_eq!(deadline(50 + FAR_NS, 50), Some(50 + SOON_NS));
+        assert_eq!(deadline(-1i64 as u64, 50), Some(50 + SOON_NS));
+    }
+}

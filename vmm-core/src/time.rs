@@ -1,0 +1,183 @@
+//! Time: the host TSC as the one clock, and a domain's view of it.
+//!
+//! Inside the hypervisor every instant is a host TSC value ([`Tsc`]). A domain sees nanoseconds
+//! since its creation; [`Clock`] converts both ways with the multipliers that the guest itself
+//! uses (`vcpu_time_info`, `public/xen.h`), so both sides agree to the tick.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// An instant, in host TSC ticks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Tsc(pub u64);
+
+impl Tsc {
+    /// The far future: a deadline that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(vmx::cpu::tsc::rdtsc())
+    }
+
+    /// This instant and `ticks` more, stopping at [`Tsc::NEVER`].
+    #[must_use]
+    pub const fn after(self, ticks: u64) -> Self {
+        Self(self.0.saturating_add(ticks))
+    }
+
+    /// Ticks from `earlier` to this instant; zero when it is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+static TSC_KHZ: AtomicU64 = AtomicU64::new(1_000_000);
+
+/// Records the measured TSC frequency, once at boot.
+pub fn set_tsc_khz(khz: u64) {
+    TSC_KHZ.store(khz.max(1), Ordering::Relaxed);
+}
+
+/// The TSC frequency in kHz.
+#[must_use]
+pub fn tsc_khz() -> u64 {
+    TSC_KHZ.load(Ordering::Relaxed)
+}
+
+/// Converts microseconds to TSC ticks.
+#[must_use]
+pub fn ticks_from_us(us: u64) -> u64 {
+    us.saturating_mul(tsc_khz()) / 1000
+}
+
+/// The scale between TSC ticks and nanoseconds that `vcpu_time_info` describes:
+/// `ns = ((ticks << shift) * mul) >> 32`, a negative shift going right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scale {
+    /// `tsc_to_system_mul`.
+    pub mul: u32,
+    /// `tsc_shift`.
+    pub shift: i8,
+}
+
+impl Scale {
+    /// The scale of a TSC that runs at `khz`.
+    #[must_use]
+    pub fn from_khz(khz: u64) -> Self {
+        let hz = u128::from(khz.max(1)) * 1000;
+        let mut shift: i8 = 0;
+        // Bring nanoseconds per (shifted) tick into [0.5, 1), where 32 bits hold it best.
+        let per_tick = |shift: i8| -> u128 {
+            let scaled = (1_000_000_000u128 << 64) / hz;
+            if shift >= 0 {
+                scaled >> shift
+            } else {
+                scaled << -shift
+            }
+        };
+        while per_tick(shift) >= 1 << 64 {
+            shift += 1;
+        }
+        while per_tick(shift) < 1 << 63 {
+            shift -= 1;
+        }
+        let mul = u32::try_from(per_tick(shift) >> 32).unwrap_or(u32::MAX);
+        Self { mul, shift }
+    }
+
+    /// Nanoseconds in `ticks`.
+    #[must_use]
+    pub const fn ns(self, ticks: u64) -> u64 {
+        let wide = ticks as u128;
+        let shifted = if self.shift >= 0 {
+            wide << self.shift
+        } else {
+            wide >> -self.shift
+        };
+        let ns = (shifted * self.mul as u128) >> 32;
+        if ns > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            ns as u64
+        }
+    }
+
+    /// The fewest ticks after which [`Scale::ns`] reaches `ns`.
+    #[must_use]
+    pub const fn ticks(self, ns: u64) -> u64 {
+        let shifted = ((ns as u128) << 32).div_ceil(self.mul as u128);
+        let ticks = if self.shift >= 0 {
+            shifted.div_ceil(1 << self.shift)
+        } else {
+            shifted << -self.shift
+        };
+        if ticks > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            ticks as u64
+        }
+    }
+}
+
+/// A domain's clock: nanoseconds since its creation.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The host TSC when the domain's system time was zero.
+    pub epoch: Tsc,
+    /// Ticks to nanoseconds.
+    pub scale: Scale,
+    /// Seconds since 1970 when the domain's system time was zero.
+    pub wall_seconds: u64,
+}
+
+impl Clock {
+    /// System time at `now`, in nanoseconds.
+    #[must_use]
+    pub const fn system_time(&self, now: Tsc) -> u64 {
+        self.scale.ns(now.since(self.epoch))
+    }
+
+    /// The instant at which the domain's system time reaches `ns`.
+    #[must_use]
+    pub const fn instant(&self, ns: u64) -> Tsc {
+        self.epoch.after(self.scale.ticks(ns))
+    }
+
+    /// What to add to the host TSC to get the guest's, which starts at zero.
+    #[must_use]
+    pub const fn tsc_offset(&self) -> u64 {
+        self.epoch.0.wrapping_neg()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scale;
+    use proptest::prelude::{prop_assert, proptest};
+
+    #[test]
+    fn one_second_of_ticks_is_one_second() {
+        for khz in [
+            1_000, 20_000, 999_999, 1_000_000, 2_100_000, 3_500_123, 9_000_000,
+        ] {
+            let scale = Scale::from_khz(khz);
+            let ns = scale.ns(khz * 1000);
+            assert!(ns.abs_diff(1_000_000_000) <= 1, "{khz} kHz gives {ns} ns");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_deadline_is_reached_at_its_tick_and_not_before(
+            khz in 1_000u64..10_000_000,
+            ns in 0u64..1 << 60,
+        ) {
+            let scale = Scale::from_khz(khz);
+            let ticks = scale.ticks(ns);
+            prop_assert!(scale.ns(ticks) >= ns);
+            prop_assert!(ticks == 0 || scale.ns(ticks - 1) <= ns);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A running vCPU's registers and memory, as its exit handlers use them.
+
+use abi::{Errno, Gpa, Gva};
+use vmx::vmcs::field;
+
+use super::Running;
+use crate::exit::cr::{self, efer};
+use crate::exit::{Next, Outcome};
+use crate::fault::GuestFault;
+use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Linear};
+
+/// Encoding number of RSP.
+const RSP: u8 = vmx::RSP;
+/// CR0.PG.
+const PAGING: u64 = 1 << 31;
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
+/// Blocking by STI and by MOV SS (SDM 3C, "Guest Non-Register State").
+const SHADOW: u32 = 0x3;
+/// "BS" of the pending debug exceptions: a single-step trap.
+const PENDING_SINGLE_STEP: u64 = 1 << 14;
+/// "L" of the access rights of CS.
+const ACCESS_LONG: u32 = 1 << 13;
+
+impl Running<'_> {
+    /// A general-purpose register by its encoding number.
+    #[must_use]
+    pub fn gpr(&self, number: u8) -> u64 {
+        if number == RSP {
+            return self.vmcs.read(field::GUEST_RSP);
+        }
+        self.cpu.regs.gpr(number).unwrap_or(0)
+    }
+
+    /// Writes a general-purpose register by its encoding number.
+    pub fn set_gpr(&mut self, number: u8, value: u64) {
+        if number == RSP {
+            self.vmcs.write(field::GUEST_RSP, value);
+        } else {
+            let _ = self.cpu.regs.set_gpr(number, value);
+        }
+    }
+
+    /// CR0 as the guest sees it.
+    #[must_use]
+    pub fn cr0(&self) -> u64 {
+        let real = self.vmcs.read(field::GUEST_CR0);
+        let shadow = self.vmcs.read(field::CR0_READ_SHADOW);
+        (real & !cr::CR0_OWNED) | (shadow & cr::CR0_OWNED)
+    }
+
+    /// CR4 as the guest sees it.
+    #[must_use]
+    pub fn cr4(&self) -> u64 {
+        let real = self.vmcs.read(field::GUEST_CR4);
+        let shadow = self.vmcs.read(field::CR4_READ_SHADOW);
+        let owned = !self.cpu.cr4_allowed;
+        (real & !owned) | (shadow & owned)
+    }
+
+    /// The privilege level the guest runs at.
+    #[must_use]
+    pub fn cpl(&self) -> u8 {
+        (self.vmcs.read(field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3) as u8
+    }
+
+    /// True while the guest runs 64-bit code.
+    #[must_use]
+    pub fn is_64bit_code(&self) -> bool {
+        // CS.L counts only in IA-32e mode, outside which it is never set by a loader that
+        // follows the manual; 64-bit callers are told apart with no further VMREAD.
+        self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS) & ACCESS_LONG != 0
+    }
+
+    /// IA32_EFER. The CPU keeps LMA equal to LME while paging is on, so that the VMCS, where a
+    /// nested hypervisor would pay for the read, need not be asked.
+    #[must_use]
+    pub fn efer(&self) -> u64 {
+        let active = self.vmcs.read(field::GUEST_CR0) & PAGING != 0;
+        let long = self.cpu.efer & efer::LME != 0;
+        self.cpu.efer | if active && long { efer::LMA } else { 0 }
+    }
+
+    /// How the guest translates linear addresses now, at supervisor level.
+    #[must_use]
+    pub fn supervisor_linear(&self) -> Linear {
+        self.linear(0)
+    }
+
+    /// How the instruction at hand has its addresses translated.
+    #[must_use]
+    pub fn instruction_linear(&self) -> Linear {
+        self.linear(self.cpl())
+    }
+
+    fn linear(&self, cpl: u8) -> Linear {
+        let cr3 = self.vmcs.read(field::GUEST_CR3);
+        Linear::new(self.cr0(), cr3, self.cr4(), self.efer(), cpl)
+    }
+
+    /// Reads guest-physical memory.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`] when it is not all RAM.
+    pub fn read_gpa(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
+        let p2m = self.domain.p2m.read();
+        GuestMemory::new(&p2m).read_gpa(gpa, bytes)
+    }
+
+    /// Writes memory as the instruction at hand would, at the guest's own privilege. What goes
+    /// to no memory is lost.
+    ///
+    /// # Errors
+    /// The fault to raise.
+    pub fn write_linear(&self, at: Gva, bytes: &[u8]) -> Result<(), GuestFault> {
+        let p2m = self.domain.p2m.read();
+        let linear = self.instruction_linear();
+        match GuestMemory::new(&p2m).write_linear(&linear, at, bytes) {
+            Ok(()) | Err(AccessError::NotMemory(_)) => Ok(()),
+            Err(AccessError::Fault(fault)) => Err(fault),
+        }
+    }
+
+    /// Reads memory as the instruction at hand would, at the guest's own privilege. Where there
+    /// is no memory, all ones are read.
+    ///
+    /// # Errors
+    /// The fault to raise.
+    pub fn read_linear(&self, at: Gva, bytes: &mut [u8], access: Access) -> Result<(), GuestFault> {
+        let p2m = self.domain.p2m.read();
+        let linear = self.instruction_linear();
+        match GuestMemory::new(&p2m).read_linear(&linear, at, bytes, access) {
+            Ok(()) => Ok(()),
+            Err(AccessError::NotMemory(_)) => {
+                bytes.fill(0xff);
+                Ok(())
+            }
+            Err(AccessError::Fault(fault)) => Err(fault),
+        }
+    }
+
+    /// Completes or faults the instruction that exited, and says what the vCPU does next.
+    pub fn finish(&mut self, outcome: Outcome) -> Next {
+        match outcome {
+            Outcome::Done => {
+                self.advance();
+                Next::Resume
+            }
+            Outcome::Again => Next::Resume,
+            Outcome::Fault(fault) => {
+                self.raise(fault);
+                Next::Resume
+            }
+            Outcome::DoneThen(next) => {
+                self.advance();
+                next
+            }
+            Outcome::Then(next) => next,
+        }
+    }
+
+    /// Moves RIP past the instruction that exited, as if it had executed: the interrupt shadow
+    /// of an STI or MOV SS before it ends, and a single step traps.
+    pub fn advance(&mut self) {
+        let length = u64::from(self.vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH));
+        self.advance_to(self.vmcs.read(field::GUEST_RIP).wrapping_add(length));
+    }
+
+    /// Like [`Running::advance`], to a place known already.
+    pub fn advance_to(&mut self, rip: u64) {
+        let rip = if self.is_64bit_code() {
+            rip
+        } else {
+            rip & 0xffff_ffff
+        };
+        self.vmcs.write(field::GUEST_RIP, rip);
+        let state = self.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE);
+        if state & SHADOW != 0 {
+            self.vmcs
+                .write(field::GUEST_INTERRUPTIBILITY_STATE, state & !SHADOW);
+        }
+        if self.vmcs.read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
+            let pending = self.vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+            self.vmcs.write(
+                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+                pending | PENDING_SINGLE_STEP,
+            );
+        }
+    }
+
+    /// The CR8 that the guest sees: its local APIC's task priority.
+    #[must_use]
+    pub fn cr8(&self) -> u64 {
+        self.cpu.lapic.cr8()
+    }
+
+    /// A write to CR8.
+    ///
+    /// # Errors
+    /// #GP for values above 15.
+    pub fn set_cr8(&mut self, value: u64) -> Result<(), GuestFault> {
+        if value > 15 {
+            return Err(GuestFault::GP0);
+        }
+        self.cpu.lapic.set_cr8(value);
+        Ok(())
+    }
+
+    /// Writes what is known of the vCPU to the log, for the account of a crash.
+    pub fn log_state(&self) {
+        let read = |f| self.vmcs.read(f);
+        log::error!(
+            "{}: vcpu{}: rip {:#x} rsp {:#x} rflags {:#x} cr0 {:#x} cr3 {:#x} cr4 {:#x}",
+            self.domain.name,
+            self.vcpu.id,
+            read(field::GUEST_RIP),
+            read(field::GUEST_RSP),
+            read(field::GUEST_RFLAGS),
+            self.cr0(),
+            read(field::GUEST_CR3),
+            self.cr4(),
+        );
+        log::error!(
+            "{}: vcpu{}: {:x?}",
+            self.domain.name,
+            self.vcpu.id,
+            self.cpu.regs
+        );
+    }
+}

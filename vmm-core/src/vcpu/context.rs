@@ -1,0 +1,277 @@
+//! What only the pCPU that runs a vCPU touches: its VMCS and all state beside it.
+#![expect(
+    unsafe_code,
+    reason = "sets up VMCSs, which name memory the CPU uses by itself"
+)]
+
+use alloc::sync::Arc;
+
+use abi::{DomId, VcpuId};
+use vmx::caps::Features;
+use vmx::vmcs::{CurrentVmcs, Eptp, HostState, Segment, SegmentName, Vmcs, VmcsSetup, field};
+use vmx::{GuestRegs, InveptKind, VmxOn};
+
+use super::ext_state::ExtState;
+use super::inject::PendingEvents;
+use super::timers::Timers;
+use super::{InitialState, VcpuInfo};
+use crate::domain::{Domain, VcpuRef};
+use crate::exit::{cr as guest_cr, exception};
+use crate::fault::CrashReason;
+use crate::intr::vlapic::{self, VLapic};
+use crate::machine::{self, Machine};
+use crate::mm::directmap;
+use crate::mm::frame::Owner;
+use crate::mm::page::PageRef;
+use crate::policy;
+use crate::policy::cpuid::CpuidPolicy;
+use crate::policy::msr::{MsrPolicy, MsrState};
+use crate::stats::ExitStats;
+use crate::time::{self, Tsc};
+
+/// The state of a vCPU, for the pCPU that runs it.
+#[derive(Debug)]
+pub struct Context {
+    /// Its VMCS.
+    pub vmcs: Vmcs,
+    /// The frame of the VMCS; after `vmcs`, which must not outlive it.
+    _vmcs_page: PageRef,
+    /// False until the VMCS has been set up on its home pCPU.
+    ready: bool,
+    /// Everything else.
+    pub cpu: CpuContext,
+}
+
+/// The state of a vCPU outside its VMCS.
+#[derive(Debug)]
+pub struct CpuContext {
+    /// General-purpose registers.
+    pub regs: GuestRegs,
+    /// Its local APIC.
+    pub lapic: VLapic,
+    /// MSRs that are kept in software.
+    pub msrs: MsrState,
+    /// What its exits were.
+    pub stats: ExitStats,
+    /// Registers that no exit touches.
+    pub ext: ExtState,
+    /// Its Xen timers.
+    pub timers: Timers,
+    /// Events for it alone.
+    pub pending: PendingEvents,
+    /// Where its `vcpu_info` is; a copy of [`super::Vcpu::info`].
+    pub info: Option<VcpuInfo>,
+    /// CR4 bits that the guest may set.
+    pub cr4_allowed: u64,
+    /// True while the vCPU sleeps in `SCHEDOP_poll`.
+    pub polling: bool,
+    /// What the local APIC's timer was last set to for this vCPU, without a preemption timer.
+    pub armed: Tsc,
+    /// IA32_EFER as it was last written; LMA is not kept here.
+    pub efer: u64,
+    /// The deliveries of events have failed so that the CPU would shut down.
+    pub triple_fault: bool,
+    /// What to add to the host TSC to get the guest's.
+    tsc_offset: u64,
+}
+
+/// A vCPU on its pCPU: its VMCS is current, its state loaded.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// Its domain.
+    pub domain: &'a Arc<Domain>,
+    /// The vCPU, as others see it.
+    pub vcpu: &'a VcpuRef,
+    /// Its VMCS.
+    pub vmcs: CurrentVmcs<'a>,
+    /// Its other state.
+    pub cpu: &'a mut CpuContext,
+}
+
+impl Context {
+    /// The context of a new vCPU, or `None` when memory is short.
+    #[must_use]
+    pub fn new(
+        machine: &Machine,
+        id: DomId,
+        vcpu: VcpuId,
+        cpuid: &CpuidPolicy,
+        msrs: &MsrPolicy,
+        tsc_offset: u64,
+    ) -> Option<Self> {
+        let vmcs_page = PageRef::alloc(Owner::Tables(id))?;
+        let region = vmcs_page.mfn().hpa();
+        // SAFETY: the frame is held by `vmcs_page` for as long as the VMCS lives, and nobody
+        // else has it.
+        let vmcs = unsafe { Vmcs::new(directmap::ptr(region), region, machine.controls.revision) };
+        let lapic = VLapic::new(vlapic::Config {
+            apic_id: policy::cpuid::apic_id(vcpu),
+            bootstrap: vcpu.0 == 0,
+            tsc_khz: u32::try_from(time::tsc_khz()).unwrap_or(u32::MAX),
+            phys_bits: machine.phys_bits,
+        });
+        let cpu = CpuContext {
+            regs: GuestRegs::new(),
+            lapic,
+            msrs: MsrState::RESET,
+            cr4_allowed: policy::cr4::allowed(cpuid),
+            ext: ExtState::new(msrs.switched())?,
+            stats: ExitStats::new(),
+            timers: Timers::default(),
+            pending: PendingEvents::default(),
+            info: None,
+            polling: false,
+            armed: Tsc::NEVER,
+            efer: 0,
+            triple_fault: false,
+            tsc_offset,
+        };
+        Some(Self {
+            vmcs,
+            vmcs_page,
+            ready: false,
+            cpu,
+        })
+    }
+}
+
+impl CpuContext {
+    /// The guest's TSC at a host TSC.
+    #[must_use]
+    pub const fn guest_tsc(&self, now: Tsc) -> u64 {
+        now.0.wrapping_add(self.tsc_offset)
+    }
+
+    /// When the local APIC's timer is due.
+    #[must_use]
+    pub fn lapic_deadline(&self) -> Tsc {
+        self.lapic.next_deadline().map_or(Tsc::NEVER, |guest| {
+            Tsc(guest.saturating_sub(self.tsc_offset))
+        })
+    }
+
+    /// Changes what is added to the host TSC; the VMCS is the caller's to write.
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        self.tsc_offset = offset;
+    }
+
+    /// Raises the local APIC's timer interrupt, if it is due.
+    pub fn expire_lapic_timer(&mut self, now: Tsc) {
+        self.lapic.expire(self.guest_tsc(now));
+    }
+
+    /// What INIT resets.
+    pub fn init_reset(&mut self) {
+        self.lapic.init();
+        self.ext.init();
+        self.pending = PendingEvents::default();
+        self.triple_fault = false;
+    }
+}
+
+/// Makes a vCPU ready for its first entry, once, on its home pCPU.
+///
+/// # Errors
+/// None today; a pCPU that cannot take the vCPU would end its domain.
+pub fn prepare(context: &mut Context, vcpu: &VcpuRef, vmx: &VmxOn) -> Result<(), CrashReason> {
+    if context.ready {
+        return Ok(());
+    }
+    let machine = machine::get();
+    let domain = vcpu.domain();
+    let ept_root = domain.p2m.read().root();
+    let mut vmcs = context.vmcs.load(vmx);
+    let setup = VmcsSetup {
+        ept_root,
+        vpid: machine::next_vpid(),
+        msr_bitmap: domain.msr_bitmap.mfn().hpa(),
+        // SAFETY: boot has loaded this pCPU's tables and GS for good before it started the core.
+        host: unsafe { HostState::capture() },
+    };
+    // SAFETY:
+    // 1. the p2m maps frames of this domain and frames shared with it only, and lives until
+    //    every vCPU of the domain has left its pCPU and its VMCS has been cleared;
+    // 2. the bitmap lets through what `policy::msr` lists, which the host does not use or which
+    //    VM exits and `ext_state` reload; it is never freed;
+    // 3. the host state was captured on this pCPU just now;
+    // 4. the controls were negotiated on this machine.
+    unsafe { vmcs.init_controls(&machine.controls, &setup) };
+    vmcs.write(field::EXCEPTION_BITMAP, exception::BITMAP);
+    vmcs.write(field::TSC_OFFSET, context.cpu.tsc_offset);
+    vmcs.write(field::CR0_GUEST_HOST_MASK, guest_cr::CR0_OWNED);
+    vmcs.write(field::CR4_GUEST_HOST_MASK, !context.cpu.cr4_allowed);
+    vmcs.flush_vpid();
+    context.cpu.info.clone_from(&vcpu.info.lock());
+    context.ready = true;
+    Ok(())
+}
+
+/// Drops this pCPU's cached translations of the domain's physical memory.
+pub fn flush_ept(domain: &Domain) {
+    let machine = machine::get();
+    let root = domain.p2m.read().root();
+    let controls = &machine.controls;
+    let kind = if controls.features.contains(Features::INVEPT_SINGLE) {
+        InveptKind::Single(Eptp::new(root, controls).raw())
+    } else {
+        InveptKind::All
+    };
+    let flushed = vmx::invept(kind);
+    debug_assert!(flushed.is_ok(), "the kind of INVEPT was negotiated");
+}
+
+/// Gives a vCPU the registers that it starts with.
+pub fn load_initial(v: &mut Running<'_>, state: &InitialState) {
+    v.cpu.regs = state.regs;
+    v.vmcs.write(field::GUEST_RIP, state.rip);
+    v.vmcs.write(field::GUEST_RSP, state.rsp);
+    v.vmcs.write(field::GUEST_RFLAGS, state.rflags);
+    v.vmcs
+        .write(field::GUEST_CR0, guest_cr::cr0_real(state.cr0));
+    v.vmcs.write(field::CR0_READ_SHADOW, state.cr0);
+    v.vmcs.write(field::GUEST_CR3, state.cr3);
+    v.vmcs
+        .write(field::GUEST_CR4, state.cr4 | guest_cr::cr4::VMXE);
+    v.vmcs.write(field::CR4_READ_SHADOW, state.cr4);
+    v.cpu.efer = state.efer & !guest_cr::efer::LMA;
+    v.vmcs.write(field::GUEST_IA32_EFER, state.efer);
+    v.vmcs.set_long_mode(state.efer & guest_cr::efer::LMA != 0);
+    let unusable = Segment {
+        selector: 0,
+        base: 0,
+        limit: 0,
+        access_rights: 1 << 16,
+    };
+    let segments = [
+        (SegmentName::Cs, state.cs),
+        (SegmentName::Ds, state.ds),
+        (SegmentName::Es, state.es),
+        (SegmentName::Ss, state.ss),
+        (SegmentName::Fs, state.fs_gs),
+        (SegmentName::Gs, state.fs_gs),
+        (SegmentName::Tr, state.tr),
+        (SegmentName::Ldtr, unusable),
+    ];
+    for (name, segment) in segments {
+        v.vmcs.set_segment(name, segment);
+    }
+    v.vmcs.write(field::GUEST_GDTR_BASE, 0);
+    v.vmcs.write(field::GUEST_GDTR_LIMIT, 0xffff);
+    v.vmcs.write(field::GUEST_IDTR_BASE, 0);
+    v.vmcs.write(field::GUEST_IDTR_LIMIT, 0xffff);
+    v.vmcs.write(field::GUEST_DR7, DR7_RESET);
+    v.vmcs.write(field::GUEST_IA32_SYSENTER_CS, 0);
+    v.vmcs.write(field::GUEST_IA32_SYSENTER_ESP, 0);
+    v.vmcs.write(field::GUEST_IA32_SYSENTER_EIP, 0);
+    v.vmcs.write(field::GUEST_IA32_DEBUGCTL, 0);
+    v.vmcs.write(field::GUEST_INTERRUPTIBILITY_STATE, 0);
+    v.vmcs.write(field::GUEST_ACTIVITY_STATE, 0);
+    v.vmcs.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+    v.vmcs.write(field::GUEST_IA32_PAT, PAT_RESET);
+    v.cpu.pending = PendingEvents::default();
+}
+
+/// DR7 after a reset.
+const DR7_RESET: u64 = 0x400;
+/// IA32_PAT after a reset.
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;

@@ -1,0 +1,121 @@
+//! What VM entry and exit leave alone and the hypervisor never uses: x87, SSE and AVX registers,
+//! the SYSCALL MSRs, debug registers, CR2.
+//!
+//! It stays in the CPU while the same vCPU comes and goes, and is exchanged only when another
+//! vCPU gets the pCPU. The hypervisor itself is built without SSE, so no exit has to save any
+//! of it.
+#![expect(unsafe_code, reason = "loads a guest's registers into the CPU")]
+
+use heapless::Vec;
+use vmx::cpu::dr::DebugRegs;
+use vmx::cpu::{cr, fpu, msr};
+
+use super::context::CpuContext;
+use crate::domain::VcpuRef;
+use crate::machine;
+use crate::percpu::PerCpu;
+
+/// XCR0 after a reset: x87 alone.
+const XCR0_RESET: u64 = 1;
+/// The most MSRs that are exchanged with a vCPU.
+const MAX_MSRS: usize = 8;
+
+/// A vCPU's state outside the VMCS, as of when it last left its pCPU.
+#[derive(Debug)]
+pub struct ExtState {
+    area: fpu::XsaveArea,
+    /// XCR0 as the guest set it.
+    xcr0: u64,
+    /// MSRs that the guest reaches without an exit and no VMCS field holds, with their values.
+    msrs: Vec<(u32, u64), MAX_MSRS>,
+    debug: DebugRegs,
+    cr2: u64,
+}
+
+impl ExtState {
+    /// The state after a reset, with the MSRs to exchange; `None` when memory is short.
+    #[must_use]
+    pub fn new(msrs: impl Iterator<Item = u32>) -> Option<Self> {
+        Some(Self {
+            area: fpu::XsaveArea::new()?,
+            xcr0: XCR0_RESET,
+            msrs: msrs.map(|msr| (msr, 0)).collect(),
+            debug: DebugRegs::RESET,
+            cr2: 0,
+        })
+    }
+
+    /// XCR0 as the guest set it.
+    #[must_use]
+    pub const fn xcr0(&self) -> u64 {
+        self.xcr0
+    }
+
+    /// Sets XCR0, checked before, for the vCPU whose state is loaded.
+    pub fn set_xcr0(&mut self, value: u64) {
+        self.xcr0 = value;
+        fpu::xsetbv(value);
+    }
+
+    /// Sets CR2, for the vCPU whose state is loaded.
+    pub fn set_cr2(&mut self, value: u64) {
+        cr::write_cr2(value);
+    }
+
+    /// Replaces the bits of DR6 in `mask` by `conditions`, for the vCPU whose state is loaded.
+    pub fn merge_dr6(&mut self, conditions: u64, mask: u64) {
+        let mut debug = DebugRegs::save();
+        debug.dr6 = (debug.dr6 & !mask) | conditions;
+        debug.load();
+    }
+
+    /// Back to the values of INIT, which leaves x87 to AVX alone (SDM 3A, "IA-32 Processor
+    /// States Following Power-up, Reset, or INIT"), for the vCPU whose state is loaded.
+    pub fn init(&mut self) {
+        DebugRegs::RESET.load();
+        cr::write_cr2(0);
+    }
+
+    fn save(&mut self) {
+        self.area.save_guest();
+        for (msr, value) in &mut self.msrs {
+            // SAFETY: the guest is offered the MSR, so the CPU has it.
+            *value = unsafe { msr::read(*msr) };
+        }
+        self.debug = DebugRegs::save();
+        self.cr2 = cr::read_cr2();
+    }
+
+    fn load(&self) {
+        self.area.restore_guest(self.xcr0);
+        for (msr, value) in &self.msrs {
+            // SAFETY: the CPU has the MSR, the hypervisor does not use it, and its value came
+            // from the guest's own accesses, which the CPU checked.
+            unsafe { msr::write(*msr, *value) };
+        }
+        self.debug.load();
+        cr::write_cr2(self.cr2);
+    }
+}
+
+/// Has the pCPU hold this vCPU's state, saving that of the vCPU it held before.
+pub fn switch_to(cpu: &PerCpu, vcpu: &VcpuRef, state: &mut CpuContext) {
+    let mut loaded = cpu.loaded.lock();
+    if loaded.as_ref().is_some_and(|holder| holder.is(vcpu)) {
+        return;
+    }
+    if let Some(holder) = loaded.take() {
+        holder.context.lock().cpu.ext.save();
+    }
+    machine::get().mitigations.on_vcpu_switch();
+    state.ext.load();
+    *loaded = Some(vcpu.clone());
+}
+
+/// Drops the state of a vCPU that will not run again.
+pub fn forget(cpu: &PerCpu, vcpu: &VcpuRef) {
+    let mut loaded = cpu.loaded.lock();
+    if loaded.as_ref().is_some_and(|holder| holder.is(vcpu)) {
+        *loaded = None;
+    }
+}

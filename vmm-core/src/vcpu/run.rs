@@ -1,0 +1,330 @@
+//! The loop that a pCPU runs for a vCPU: deliver what waits, enter the guest, handle its exit.
+
+use core::sync::atomic::Ordering;
+
+use spin::MutexGuard;
+use vmx::VmxOn;
+use vmx::caps::Features;
+use vmx::cpu::apic::TscDeadline;
+use vmx::exit::decode;
+use vmx::vmcs::field;
+
+use super::{Context, InitialState, RunState, Running, Signals, context, ext_state, runstate};
+use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
+use crate::exit::{self, Next};
+use crate::fault::CrashReason;
+use crate::machine;
+use crate::percpu::{NO_DOMAIN, PerCpu};
+use crate::sched;
+use crate::time::Tsc;
+
+/// `VMASST_TYPE_runstate_update_flag` (`public/xen.h`), as a bit of [`Domain::vm_assist`].
+const RUNSTATE_UPDATE_FLAG: u32 = 1 << 5;
+
+/// Why a vCPU leaves its pCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leave {
+    /// Others want the pCPU; the vCPU stays runnable.
+    Yield,
+    /// It waits for an event, at most until the time given.
+    Blocked(Tsc),
+    /// The guest stopped it.
+    Offline,
+    /// Its domain has ended.
+    Dead,
+}
+
+/// Runs a vCPU until it leaves its pCPU.
+pub fn run(cpu: &PerCpu, vmx: &VmxOn, vcpu: &VcpuRef) {
+    if !vcpu.transition(RunState::Runnable, RunState::Running) {
+        return;
+    }
+    let domain = vcpu.domain();
+    cpu.running_domain
+        .store(u32::from(domain.id.0), Ordering::SeqCst);
+    let mut context = vcpu.context.lock();
+    let leave = match context::prepare(&mut context, vcpu, vmx) {
+        Ok(()) => {
+            ext_state::switch_to(cpu, vcpu, &mut context.cpu);
+            enter_runstate(vcpu, runstate::Kind::Running);
+            let Context {
+                vmcs, cpu: state, ..
+            } = &mut *context;
+            Running {
+                domain,
+                vcpu,
+                vmcs: vmcs.load(vmx),
+                cpu: state,
+            }
+            .run(cpu)
+        }
+        Err(reason) => {
+            domain.crash(&reason);
+            Leave::Dead
+        }
+    };
+    cpu.running_domain.store(NO_DOMAIN, Ordering::SeqCst);
+    leave_cpu(cpu, vmx, vcpu, context, leave);
+}
+
+/// Drops the stale translations of the domain that this pCPU runs, if it is `domain`.
+pub fn catch_up_with_flushes(cpu: &PerCpu, domain: &Domain) {
+    if cpu.running_domain.load(Ordering::Relaxed) != u32::from(domain.id.0) {
+        return;
+    }
+    let Some(seen) = domain.seen_flush.get(cpu.id as usize) else {
+        return;
+    };
+    let epoch = domain.flush_epoch.load(Ordering::SeqCst);
+    if seen.load(Ordering::Relaxed) != epoch {
+        context::flush_ept(domain);
+        seen.store(epoch, Ordering::SeqCst);
+    }
+}
+
+fn enter_runstate(vcpu: &VcpuRef, kind: runstate::Kind) {
+    let domain = vcpu.domain();
+    let now = domain.clock.system_time(Tsc::now());
+    let flag = domain.vm_assist.load(Ordering::Relaxed) & RUNSTATE_UPDATE_FLAG != 0;
+    vcpu.runstate.lock().enter(kind, now, flag);
+}
+
+fn leave_cpu(
+    cpu: &PerCpu,
+    vmx: &VmxOn,
+    vcpu: &VcpuRef,
+    mut context: MutexGuard<'_, Context>,
+    leave: Leave,
+) {
+    match leave {
+        Leave::Yield => {
+            enter_runstate(vcpu, runstate::Kind::Runnable);
+            if vcpu.transition(RunState::Running, RunState::Runnable) {
+                cpu.run_queue.lock().push(vcpu.clone());
+            }
+        }
+        Leave::Blocked(deadline) => {
+            enter_runstate(vcpu, runstate::Kind::Blocked);
+            cpu.run_queue.lock().sleep(deadline, vcpu.clone());
+        }
+        Leave::Offline => {
+            enter_runstate(vcpu, runstate::Kind::Offline);
+            context.vmcs.clear(vmx);
+            drop(context);
+            go_offline(cpu, vcpu);
+        }
+        Leave::Dead => {
+            context.vmcs.clear(vmx);
+            drop(context);
+            ext_state::forget(cpu, vcpu);
+            cpu.run_queue.lock().forget(vcpu);
+            if vcpu.transition(RunState::Running, RunState::Dead) {
+                lifecycle::vcpu_left(vcpu.domain());
+            }
+        }
+    }
+}
+
+/// Takes a vCPU offline, unless its domain ended or somebody started it meanwhile. With the last
+/// one the domain has powered off.
+fn go_offline(cpu: &PerCpu, vcpu: &VcpuRef) {
+    cpu.run_queue.lock().forget(vcpu);
+    if !vcpu.transition(RunState::Running, RunState::Offline) {
+        return;
+    }
+    let last = vcpu.domain().online.fetch_sub(1, Ordering::SeqCst) == 1;
+    if vcpu.signals().contains(Signals::DIE) {
+        vcpu.signal_death();
+    } else if vcpu.signals().contains(Signals::START) {
+        vcpu.online();
+    } else if last {
+        vcpu.domain().shut_down(ShutdownReason::Poweroff);
+    }
+}
+
+impl Running<'_> {
+    /// The loop proper.
+    fn run(mut self, cpu: &PerCpu) -> Leave {
+        let slice_end = Tsc::now().after(sched::slice_ticks());
+        let mut contended = cpu.run_queue.lock().has_ready();
+        self.end_poll();
+        loop {
+            if self.vcpu.is_signalled()
+                && let Some(leave) = self.serve_signals()
+            {
+                return leave;
+            }
+            if cpu.need_resched.swap(false, Ordering::SeqCst) {
+                if cpu.id == 0 && crate::start::has_work() {
+                    cpu.need_resched.store(true, Ordering::SeqCst);
+                    return Leave::Yield;
+                }
+                contended = cpu.run_queue.lock().has_ready();
+            }
+            let until = self.next_stop(cpu, contended.then_some(slice_end));
+            let now = Tsc::now();
+            if until <= now {
+                self.expire_timers(now);
+                cpu.run_queue.lock().wake_due(now);
+                contended = cpu.run_queue.lock().has_ready();
+                if contended && slice_end <= now {
+                    return Leave::Yield;
+                }
+                continue;
+            }
+            catch_up_with_flushes(cpu, self.domain);
+            self.inject();
+            self.arm_timer(now, until);
+            machine::get().mitigations.before_entry();
+            let vmcs = &self.vmcs;
+            self.cpu.stats.handled(|| vmcs.counters());
+            let next = match self.vmcs.enter(&mut self.cpu.regs) {
+                Ok(raw) => {
+                    self.cpu.stats.exited(raw.basic_reason());
+                    let decoded = decode(&raw);
+                    self.cpu.pending.redeliver = decoded.redeliver;
+                    if decoded.nmi_unblocking_due_to_iret {
+                        self.block_nmis();
+                    }
+                    exit::handle(&mut self, decoded.exit)
+                }
+                Err(failure) => {
+                    let error = failure.error().map_or(0, |error| u32::from(error.0));
+                    Next::Crash(CrashReason::VmEntryFailed { error })
+                }
+            };
+            if self.cpu.triple_fault {
+                self.domain.crash(&CrashReason::TripleFault);
+                return Leave::Dead;
+            }
+            match next {
+                Next::Resume => {}
+                Next::Yield => return Leave::Yield,
+                Next::Block => {
+                    if let Some(leave) = self.block() {
+                        return leave;
+                    }
+                    self.end_poll();
+                }
+                Next::Offline => return Leave::Offline,
+                Next::Crash(reason) => {
+                    self.log_state();
+                    self.domain.crash(&reason);
+                    return Leave::Dead;
+                }
+            }
+        }
+    }
+
+    /// When the guest must be left at the latest.
+    fn next_stop(&self, cpu: &PerCpu, slice_end: Option<Tsc>) -> Tsc {
+        let own = self.cpu.timers.next().min(self.cpu.lapic_deadline());
+        // Sleepers are woken by their deadline too; the lock is this pCPU's and all but free.
+        let sleepers = cpu.run_queue.lock().next_deadline();
+        own.min(sleepers).min(slice_end.unwrap_or(Tsc::NEVER))
+    }
+
+    /// Raises what the vCPU's own timers have due.
+    pub fn expire_timers(&mut self, now: Tsc) {
+        let expired = self.cpu.timers.expire(now);
+        if expired.virq_timer {
+            self.domain
+                .raise_virq(self.vcpu.id, abi::event_channel::virq::TIMER);
+        }
+        self.cpu.expire_lapic_timer(now);
+    }
+
+    /// Makes sure the guest is left by `until`: by the VMX-preemption timer, which costs no exit
+    /// to set, or else by the local APIC's timer.
+    fn arm_timer(&mut self, now: Tsc, until: Tsc) {
+        let controls = &machine::get().controls;
+        if controls.features.contains(Features::PREEMPTION_TIMER) {
+            let ticks = (until.since(now) >> controls.preemption_timer_shift).saturating_add(1);
+            let value = u32::try_from(ticks).unwrap_or(u32::MAX);
+            self.vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
+        } else if self.cpu.armed != until {
+            self.cpu.armed = until;
+            vmx::cpu::apic::arm_timer((until != Tsc::NEVER).then_some(TscDeadline(until.0)));
+        }
+    }
+
+    /// An IRET that had ended NMI blocking is to run again: it ends the blocking then.
+    fn block_nmis(&mut self) {
+        const BLOCKING_BY_NMI: u32 = 1 << 3;
+        let state = self.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE);
+        self.vmcs
+            .write(field::GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_NMI);
+    }
+
+    /// Ends the poll that the vCPU has slept in, whatever woke it.
+    fn end_poll(&mut self) {
+        if core::mem::take(&mut self.cpu.polling) {
+            self.cpu.timers.poll = Tsc::NEVER;
+            self.domain.evtchn.lock().stop_poll(self.vcpu.id);
+        }
+    }
+
+    fn serve_signals(&mut self) -> Option<Leave> {
+        let signals = self.vcpu.take_signals();
+        if signals.contains(Signals::DIE) {
+            return Some(Leave::Dead);
+        }
+        if signals.contains(Signals::INFO_MOVED) {
+            self.cpu.info.clone_from(&self.vcpu.info.lock());
+        }
+        if signals.contains(Signals::INIT) {
+            self.receive_init();
+            return Some(Leave::Offline);
+        }
+        if signals.contains(Signals::START) {
+            let initial = self.vcpu.initial.lock().take();
+            if let Some(state) = initial {
+                self.start_with(&state);
+            }
+        }
+        signals.contains(Signals::DOWN).then_some(Leave::Offline)
+    }
+
+    /// An INIT: the local APIC and the registers go back to their reset values, and the vCPU
+    /// waits for a start-up IPI.
+    fn receive_init(&mut self) {
+        self.cpu.init_reset();
+        self.vcpu.initialised.store(false, Ordering::SeqCst);
+        self.vcpu.wait_for_sipi.store(true, Ordering::SeqCst);
+    }
+
+    /// Blocks, unless something already waits for the vCPU.
+    fn block(&mut self) -> Option<Leave> {
+        if let Some(info) = &self.cpu.info {
+            info.clear_upcall_mask();
+        }
+        let deadline = self.cpu.timers.next().min(self.cpu.lapic_deadline());
+        if !self.vcpu.transition(RunState::Running, RunState::Blocked) {
+            return None;
+        }
+        if (self.wakes() || deadline <= Tsc::now())
+            && self.vcpu.transition(RunState::Blocked, RunState::Running)
+        {
+            return None;
+        }
+        Some(Leave::Blocked(deadline))
+    }
+
+    /// True when something waits that ends a HLT, a block or a poll.
+    fn wakes(&mut self) -> bool {
+        self.vcpu.is_signalled()
+            || self
+                .cpu
+                .info
+                .as_ref()
+                .is_some_and(super::VcpuInfo::upcall_pending)
+            || self.cpu.pending.nmi
+            || self.vcpu.inbox.nmi_pending()
+            || self.cpu.lapic.pending_vector().is_some()
+    }
+
+    /// Loads the registers that the vCPU starts with.
+    fn start_with(&mut self, state: &InitialState) {
+        context::load_initial(self, state);
+    }
+}

@@ -1,0 +1,58 @@
+//! Where a vCPU's `vcpu_info` is (`public/xen.h`), and its upcall flag.
+
+use core::mem::offset_of;
+use core::sync::atomic::{Ordering, fence};
+
+use abi::shared_info::{self, vcpu_info};
+use abi::vcpu::{VcpuTimeInfo, time_flags};
+use zerocopy::IntoBytes;
+
+use crate::mm::page::PageRef;
+use crate::time::{Clock, Scale};
+
+/// A vCPU's `struct vcpu_info`, in guest memory.
+#[derive(Clone, Debug)]
+pub struct VcpuInfo {
+    /// The page it is in, kept as long as this is.
+    pub page: PageRef,
+    /// Its offset in the page; the structure stays inside.
+    pub offset: usize,
+}
+
+impl VcpuInfo {
+    /// Where a new domain's vCPU has its information: in the shared page, if it has room.
+    #[must_use]
+    pub fn in_shared_info(page: &PageRef, vcpu: u32) -> Option<Self> {
+        (vcpu < shared_info::LEGACY_MAX_VCPUS).then(|| Self {
+            page: page.clone(),
+            offset: vcpu as usize * vcpu_info::SIZE,
+        })
+    }
+
+    /// Fills in the vCPU's time. The domain's TSC starts at zero with its system time and all
+    /// vCPUs share one scale, so this is done once for each place and never goes stale.
+    pub fn publish_time(&self, clock: &Clock) {
+        let at = self.offset + vcpu_info::TIME;
+        let version = self.page.u32(at + offset_of!(VcpuTimeInfo, version));
+        let old = version.load(Ordering::Relaxed) & !1;
+        version.store(old.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        let Scale { mul, shift } = clock.scale;
+        let mut time = VcpuTimeInfo::new(0, 0, mul, shift, time_flags::TSC_STABLE);
+        time.version = old.wrapping_add(1);
+        // The guest sees the odd version until all of it is there.
+        self.page.write(at, time.as_bytes());
+        version.store(old.wrapping_add(2), Ordering::Release);
+    }
+
+    /// True while `evtchn_upcall_pending` is set.
+    #[must_use]
+    pub fn upcall_pending(&self) -> bool {
+        self.page.u8(self.offset).load(Ordering::Acquire) != 0
+    }
+
+    /// Clears `evtchn_upcall_mask`, as blocking does.
+    pub fn clear_upcall_mask(&self) {
+        self.page.u8(self.offset + 1).store(0, Ordering::Release);
+    }
+}
