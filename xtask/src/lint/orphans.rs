@@ -60,6 +60,7 @@ fn modules(source: &str) -> Vec<Module> {
         let declaration = line.strip_suffix(';').and_then(|line| {
             let at = line.find("mod ")?;
             let (before, after) = line.split_at(at);
+            let before = before.trim_end();
             let visibility =
                 before.is_empty() || before.starts_with("pub") || before.ends_with(']');
             visibility.then_some(after.strip_prefix("mod ")?.trim())
