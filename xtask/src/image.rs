@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 /// The system that runs without `--config`.
-const DEFAULT_SYSTEM: &str = "docs/examples/debian.toml";
+const DEFAULT_SYSTEM: &str = "xtask/systems/default.toml";
 
 /// What a machine boots from: two files, and the ISO that holds both.
 #[derive(Debug)]
@@ -57,11 +57,12 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     let default = ws.root().join(DEFAULT_SYSTEM);
     let out = ws.out()?;
     let archive = out.join("system.tsa");
-    system::pack(
+    let report = system::pack(
         config.unwrap_or(&default),
         &[&ws.cache().join("guests")],
         &archive,
     )?;
+    eprintln!("{report}");
     let iso_path = out.join("tessera.iso");
     iso(&hypervisor, Some(&archive), &iso_path)?;
     Ok(Image {

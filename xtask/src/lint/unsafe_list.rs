@@ -89,7 +89,8 @@ fn reason(source: &str) -> Option<String> {
             .get(..at)?
             .rfind('\n')
             .map_or(0, |newline| newline.saturating_add(1));
-        if source.get(line_start..at)?.trim_start().starts_with("//") {
+        // Not in a comment and not in a string.
+        if !source.get(line_start..at)?.trim().is_empty() {
             continue;
         }
         let attribute = source.get(at..)?.split(")]").next()?;
