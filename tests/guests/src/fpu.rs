@@ -36,6 +36,15 @@ impl Legacy {
         Self(image)
     }
 
+    /// The registers after reset: all 0, the control words as the manual has them.
+    #[must_use]
+    pub fn reset() -> Self {
+        let mut image = [0; IMAGE];
+        image[0..2].copy_from_slice(&0x0040_u16.to_le_bytes());
+        image[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        Self(image)
+    }
+
     /// Loads the registers.
     pub fn load(&self) {
         // SAFETY: an aligned FXSAVE image with valid control words; nobody else uses the

@@ -21,7 +21,8 @@ pub const MAX_VCPUS: usize = 2;
 pub(crate) static INDICES: [usize; MAX_VCPUS] = [0, 1];
 
 /// Where the real-mode trampoline goes: a page below 1 MiB that belongs to nothing else.
-const TRAMPOLINE: u64 = 0x8000;
+const TRAMPOLINE_PAGE: u8 = 8;
+const TRAMPOLINE: u64 = (TRAMPOLINE_PAGE as u64) << abi::PAGE_SHIFT;
 
 const STACK_PAGES: usize = entry::STACK_SIZE / abi::PAGE_SIZE;
 static STACK: [Page; STACK_PAGES] = [const { Page::new() }; STACK_PAGES];
@@ -41,8 +42,8 @@ pub fn start_by_sipi(apic: Apic, task: fn()) {
     memory::write(TRAMPOLINE, entry::trampoline());
     let target = apic_id_of(1);
     apic.send_init(target);
-    apic.send_startup(target, (TRAMPOLINE >> 12) as u8);
-    apic.send_startup(target, (TRAMPOLINE >> 12) as u8);
+    apic.send_startup(target, TRAMPOLINE_PAGE);
+    apic.send_startup(target, TRAMPOLINE_PAGE);
 }
 
 /// Starts vCPU 1 by hypercalls; it runs `task`, then stops for good.

@@ -1,0 +1,73 @@
+//! Two vCPUs: start by `VCPUOP_initialise` and `VCPUOP_up`, stop by `VCPUOP_down`.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use abi::{Errno, VcpuId};
+use guests::report::Report;
+use guests::xen::SharedInfo;
+use guests::{check, check_eq, smp};
+use pv_drivers::hypercall::{Bare, Refused, bare};
+
+guests::main!(run);
+
+const SECOND: VcpuId = VcpuId(1);
+
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+fn count() {
+    loop {
+        TICKS.fetch_add(1, Ordering::AcqRel);
+        core::hint::spin_loop();
+    }
+}
+
+fn is<T>(reply: Result<T, Refused>, errno: Errno) -> bool {
+    reply.is_err_and(|refused| refused == errno)
+}
+
+fn run(t: &mut Report) {
+    let shared = SharedInfo::map();
+    let early = bare(Bare::VcpuUp(SECOND));
+    check!(
+        t,
+        is(early, Errno::Einval),
+        "up before initialise ({early:?})"
+    );
+    check_eq!(
+        t,
+        smp::start_by_hypercall(count),
+        Ok(0),
+        "initialise and up"
+    );
+    let again = smp::initialise(1);
+    check!(t, is(again, Errno::Eexist), "initialise twice ({again:?})");
+
+    let end = shared.now() + 2_000_000_000;
+    while TICKS.load(Ordering::Acquire) < 1000 && shared.now() < end {
+        core::hint::spin_loop();
+    }
+    check!(t, TICKS.load(Ordering::Acquire) >= 1000, "vCPU 1 runs");
+    check_eq!(t, bare(Bare::VcpuIsUp(SECOND)), Ok(1), "vCPU 1 is up");
+
+    check_eq!(t, bare(Bare::VcpuDown(SECOND)), Ok(0), "down");
+    shared.spin_until(shared.now() + 1_000_000);
+    check_eq!(t, bare(Bare::VcpuIsUp(SECOND)), Ok(0), "vCPU 1 is down");
+    let stopped = TICKS.load(Ordering::Acquire);
+    shared.spin_until(shared.now() + 20_000_000);
+    check_eq!(
+        t,
+        TICKS.load(Ordering::Acquire),
+        stopped,
+        "vCPU 1 stands still"
+    );
+
+    check_eq!(t, bare(Bare::VcpuUp(SECOND)), Ok(0), "up again");
+    shared.spin_until(shared.now() + 50_000_000);
+    check!(
+        t,
+        TICKS.load(Ordering::Acquire) > stopped,
+        "vCPU 1 goes on where it stopped"
+    );
+}
