@@ -30,11 +30,11 @@ fn run(t: &mut Report) {
     );
     upcalls(t, shared, port);
     // One upcall was due from before, without an event.
-    let upcalls = interrupts::count(events::UPCALL);
+    let taken = interrupts::count(events::UPCALL);
     check!(
         t,
-        upcalls <= events::count(port) + 1,
-        "no upcall too many ({upcalls})"
+        taken <= events::count(port) + 1,
+        "no upcall too many ({taken})"
     );
 
     // The other way: through the local APIC, which must be on and wants an end of interrupt.

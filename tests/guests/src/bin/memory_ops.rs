@@ -65,10 +65,14 @@ fn run(t: &mut Report) {
     }
     let again = xen::decrease_reservation(&frames);
     check_eq!(t, again, Ok(0), "giving back what is not there");
+    refill(t, &frames, start);
+}
 
+/// Asks for the pages again.
+fn refill(t: &mut Report, frames: &[u64; PAGES], start: u64) {
     check_eq!(
         t,
-        xen::populate_physmap(&frames),
+        xen::populate_physmap(frames),
         Ok(PAGES as u64),
         "asking for pages"
     );
