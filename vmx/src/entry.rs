@@ -71,6 +71,9 @@ pub(crate) unsafe fn enter(regs: &mut GuestRegs, launched: bool) -> u64 {
 }
 
 /// RDI = the register block, RSI = launched. Offsets are those of [`GuestRegs`].
+///
+/// # Safety
+/// Only for the call in [`enter`]: clobbers every register but RSP.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn vm_enter() {
     naked_asm!(
@@ -109,6 +112,9 @@ unsafe extern "sysv64" fn vm_enter() {
 }
 
 /// Where VM exits land: RSP is `HOST_RSP`, all other registers are the guest's.
+///
+/// # Safety
+/// Not to be called: the CPU comes here.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn vm_exit() {
     naked_asm!(

@@ -118,6 +118,10 @@ pub type MissingList = heapless::Vec<Missing, 16>;
 ///
 /// # Errors
 /// With what is missing.
+#[expect(
+    clippy::result_large_err,
+    reason = "called once at boot, where no allocator is needed"
+)]
 pub fn negotiate(msrs: &CapMsrs, mask: &FeatureMask) -> Result<Controls, MissingList> {
     let mut missing = MissingList::new();
     let features = present(msrs, *mask, &mut missing);

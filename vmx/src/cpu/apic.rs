@@ -154,7 +154,7 @@ fn timer_scale(timer_ticks: u32, tsc_ticks: u64) -> u64 {
 
 /// Timer ticks for a number of TSC ticks: at least 1, as 0 would disarm.
 fn timer_count(tsc_ticks: u64, scale: u64) -> u32 {
-    let ticks = u128::from(tsc_ticks) * u128::from(scale) >> 32;
+    let ticks = (u128::from(tsc_ticks) * u128::from(scale)) >> 32;
     u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
 }
 

@@ -124,7 +124,7 @@ pub unsafe fn write(msr: u32, value: u64) {
 #[cfg(target_os = "none")]
 macro_rules! ex_table_entry {
     () => {
-        ".pushsection .ex_table,\"a\",@progbits\n.balign 8\n.quad 2b\n.quad 3f\n.popsection"
+        ".pushsection .ex_table,\"a\",@progbits\n.balign 8\n.quad 2b\n.quad 3b\n.popsection"
     };
 }
 #[cfg(not(target_os = "none"))]

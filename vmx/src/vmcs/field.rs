@@ -628,8 +628,7 @@ mod tests {
 
     #[test]
     fn encodings_are_in_order_and_unique() {
-        // The manual's order: by width group, then type, then index, which is not the numeric
-        // order of the widths (16, 64, 32, natural have codes 0 to 3).
+        // The manual lists them by width, then type, then index: the order of the encodings.
         assert!(ALL.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert!(ALL.len() > 150);
     }
