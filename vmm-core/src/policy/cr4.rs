@@ -112,3 +112,64 @@ pub fn allowed(cpuid: &CpuidPolicy) -> u64 {
     let gated = GATES.iter().filter(|gate| offered(&gate.feature));
     gated.fold(PCE, |bits, gate| bits | gate.cr4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::allowed;
+    use crate::policy::cpuid::{CpuidPolicy, Registers, Spec, Tsc, Usable};
+    use abi::DomId;
+
+    fn policy(features: u32, usable: Usable) -> CpuidPolicy {
+        let host = |leaf: u32, _| match leaf {
+            0 => Registers {
+                eax: 0x20,
+                ..Registers::default()
+            },
+            _ => Registers {
+                eax: features,
+                ebx: features,
+                ecx: features,
+                edx: features,
+            },
+        };
+        let tsc = Tsc {
+            khz: 2_000_000,
+            offset: 0,
+            mul: 1 << 31,
+            shift: 0,
+        };
+        CpuidPolicy::new(
+            host,
+            &Spec {
+                domid: DomId(1),
+                vcpus: 1,
+                usable,
+                tsc,
+                upcall_vector: false,
+            },
+        )
+    }
+
+    #[test]
+    fn hidden_features_keep_their_bits() {
+        let everything = policy(
+            u32::MAX,
+            Usable {
+                xcr0: 0x207,
+                ..Usable::default()
+            },
+        );
+        let bits = allowed(&everything);
+        assert_eq!(
+            bits, 0x0077_0fbf,
+            "all but MCE, LA57, VMXE, SMXE, KL, CET and PKS"
+        );
+        let bits = allowed(&policy(u32::MAX, Usable::default()));
+        assert_eq!(
+            bits & (1 << 18 | 1 << 22),
+            0,
+            "no XSAVE, no protection keys"
+        );
+        assert_eq!(allowed(&policy(0, Usable::default())), 1 << 8);
+    }
+}

@@ -93,6 +93,17 @@ fn interrupts_nest_by_priority() {
 }
 
 #[test]
+fn an_interrupt_that_was_not_delivered_comes_again() {
+    let mut lapic = enabled(0);
+    lapic.accept(0x41);
+    lapic.acknowledge(0x41);
+    assert_eq!(lapic.pending_vector(), None);
+    lapic.unacknowledge(0x41);
+    assert_eq!(lapic.pending_vector(), Some(0x41));
+    assert_eq!(read(&mut lapic, 0x120), 0);
+}
+
+#[test]
 fn task_priority_holds_interrupts_back() {
     let mut lapic = enabled(0);
     lapic.accept(0x41);
