@@ -234,7 +234,7 @@ fn check_counts(tables: &Tables, table: u64, level: u32) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn agrees_with_the_model(
         script in proptest::collection::vec(ops(), 1..40),

@@ -156,7 +156,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn agrees_with_the_model(script in proptest::collection::vec(ops(), 1..60)) {
         let start = table_ram();

@@ -69,6 +69,7 @@ impl Flush {
     /// # Errors
     /// Gives `other` back when there is no memory to remember its pages: finish one of the two
     /// before going on.
+    #[expect(clippy::result_large_err, reason = "the error gives the duty back")]
     pub fn merge(&mut self, mut other: Self) -> Result<(), Self> {
         let new = other.few.len() + other.more.len();
         if self.few.len() + new > INLINE && self.more.try_reserve(new).is_err() {

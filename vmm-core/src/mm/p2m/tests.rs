@@ -321,27 +321,8 @@ fn step(p2m: &mut P2m, model: &mut Model, pins: &mut Vec<PageRef>, op: &Op) {
                 model.extend((*gfn..*gfn + *count).map(|gfn| (gfn, (PageKind::Ram, None))));
             }
         }
-        Op::Share(gfn) | Op::Grant(gfn) => {
-            let (gfn, key) = at(gfn);
-            let kind = if matches!(op, Op::Share(_)) {
-                PageKind::Shared
-            } else {
-                PageKind::Foreign
-            };
-            let page = testing::page(Owner::Hypervisor);
-            let mfn = page.mfn();
-            match p2m.insert_page(gfn, page, kind, Perms::RW) {
-                Ok(flush) => {
-                    flush.done();
-                    let old = model.insert(key, (kind, Some(mfn)));
-                    assert!(old.is_none_or(|(kind, _)| kind != PageKind::Foreign));
-                }
-                Err(error) => {
-                    assert_eq!(error, Errno::Eperm);
-                    assert_eq!(model[&key].0, PageKind::Foreign);
-                }
-            }
-        }
+        Op::Share(gfn) => insert(p2m, model, *gfn, PageKind::Shared),
+        Op::Grant(gfn) => insert(p2m, model, *gfn, PageKind::Foreign),
         Op::Remove(gfn) => {
             let (gfn, key) = at(gfn);
             let expected = match model.get(&key) {
@@ -387,8 +368,24 @@ fn step(p2m: &mut P2m, model: &mut Model, pins: &mut Vec<PageRef>, op: &Op) {
     }
 }
 
+fn insert(p2m: &mut P2m, model: &mut Model, gfn: u64, kind: PageKind) {
+    let page = testing::page(Owner::Hypervisor);
+    let mfn = page.mfn();
+    match p2m.insert_page(Gfn::new(gfn), page, kind, Perms::RW) {
+        Ok(flush) => {
+            flush.done();
+            let old = model.insert(gfn, (kind, Some(mfn)));
+            assert!(old.is_none_or(|(kind, _)| kind != PageKind::Foreign));
+        }
+        Err(error) => {
+            assert_eq!(error, Errno::Eperm);
+            assert_eq!(model[&gfn].0, PageKind::Foreign);
+        }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn agrees_with_the_model(script in proptest::collection::vec(ops(), 1..32)) {
         let (mut p2m, domain) = p2m();
