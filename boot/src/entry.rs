@@ -7,6 +7,7 @@
 //! `memory::paging` replaces them.
 //!
 //! A CPU without long mode or execute-disable gets one line on COM1, and the run ends there.
+#![expect(unsafe_code, reason = "the code before Rust is assembly")]
 
 use core::arch::global_asm;
 
@@ -167,7 +168,7 @@ early_long_mode:
     movabs rsp, offset early_stack + {stack_size}
     mov rdx, [early_tsc]
     xor ebp, ebp
-    movabs rax, offset boot_start
+    movabs rax, offset {start}
     call rax                            # (protocol, info, tsc), does not return
     ud2
 
@@ -199,4 +200,5 @@ early_stack:     .skip {stack_size}
     .text
     "#,
     stack_size = const EARLY_STACK_SIZE,
+    start = sym crate::start::boot_start,
 );

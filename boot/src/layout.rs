@@ -9,6 +9,7 @@
 
 use abi::Hpa;
 use vmm_core::boot_info::MemoryRegion;
+use vmm_core::mm::directmap::to_usize;
 
 /// The virtual address of physical address 0 in the image's mapping.
 pub(crate) const IMAGE_OFFSET: u64 = 0xffff_ffff_8000_0000;
@@ -75,7 +76,7 @@ fn physical((start, end): (u64, u64)) -> MemoryRegion {
 /// fix-up finds all registers as they were at the instruction.
 pub(crate) fn exception_table() -> &'static [[u64; 2]] {
     let (start, end) = between!(__ex_table_start, __ex_table_end);
-    let count = (end - start) as usize / size_of::<[u64; 2]>();
+    let count = to_usize(end - start) / size_of::<[u64; 2]>();
     // SAFETY: (1) the linker script aligns the section's start to 16 bytes; (2) it holds `count`
     // whole pairs of initialised words; (3) it lies in the read-only part of the image for ever.
     unsafe { core::slice::from_raw_parts((&raw const __ex_table_start).cast(), count) }
@@ -85,5 +86,5 @@ pub(crate) fn exception_table() -> &'static [[u64; 2]] {
 pub(crate) fn symbols() -> &'static [u8] {
     let (start, end) = between!(__symbols_start, __symbols_end);
     // SAFETY: the section has these bytes in the read-only part of the image, for ever.
-    unsafe { core::slice::from_raw_parts(&raw const __symbols_start, (end - start) as usize) }
+    unsafe { core::slice::from_raw_parts(&raw const __symbols_start, to_usize(end - start)) }
 }

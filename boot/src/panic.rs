@@ -17,6 +17,7 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use vmm_core::mm::directmap::to_usize;
 use vmm_core::platform::{self, End};
 
 use crate::console::serial::{self, Epitaph};
@@ -63,7 +64,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// Dies of an exception in root mode.
 pub(crate) fn exception(frame: &Frame) -> ! {
     die(
-        core::ptr::with_exposed_provenance(frame.rbp as usize),
+        core::ptr::with_exposed_provenance(to_usize(frame.rbp)),
         &fmt::from_fn(|f| write!(f, ": {}", frame.describe())),
         Some(frame),
     )
@@ -161,7 +162,7 @@ fn backtrace(out: &mut Epitaph, mut frame: *const [u64; 2]) -> fmt::Result {
         if next <= frame.addr() as u64 {
             break;
         }
-        frame = core::ptr::with_exposed_provenance(next as usize);
+        frame = core::ptr::with_exposed_provenance(to_usize(next));
     }
     Ok(())
 }

@@ -42,11 +42,10 @@ struct Found {
 ///
 /// # Safety
 /// Called once, by the entry code, with what the loader left.
-// SAFETY: no other symbol has this name.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn boot_start(protocol: u32, info: u32, entry_tsc: u64) -> ! {
+pub(crate) unsafe extern "C" fn boot_start(protocol: u32, info: u32, entry_tsc: u64) -> ! {
+    let segments = &raw mut EARLY_SEGMENTS;
     // SAFETY: the only reference, since this runs once.
-    let segments: &'static mut Segments = unsafe { &mut *&raw mut EARLY_SEGMENTS };
+    let segments: &'static mut Segments = unsafe { &mut *segments };
     segments.load();
     // SAFETY: one CPU runs.
     unsafe { tables::init_interrupts() };

@@ -15,7 +15,9 @@ const PM_TIMER_HZ: u64 = 3_579_545;
 const PIT_HZ: u64 = 1_193_182;
 /// How long the measurement takes: 5 ms.
 const PM_TICKS: u32 = 17_898;
-const PIT_TICKS: u16 = 5_966;
+const PIT_TICKS: u32 = 5_966;
+/// The interval timer's counter runs for 55 ms; a virtual machine may lose so much at once.
+const PIT_ATTEMPTS: u32 = 8;
 /// Port reads after which a clock that does not move counts as dead.
 const PATIENCE: u32 = 1_000_000;
 
@@ -48,48 +50,83 @@ pub(crate) fn measure(pm_timer: Option<u16>) -> Option<Rates> {
     by_pm_timer.or_else(against_pit)
 }
 
+/// A reading of a reference clock and the TSC at that moment.
+#[derive(Clone, Copy)]
+struct Stamp {
+    reference: u32,
+    tsc: u64,
+    /// How long the reading took; anything may have come between on a machine that is itself
+    /// virtual.
+    width: u64,
+}
+
+impl Stamp {
+    /// The narrowest of a few readings.
+    fn take(read: &impl Fn() -> u32) -> Self {
+        let one = || {
+            let before = tsc::rdtsc();
+            let reference = read();
+            let width = tsc::rdtsc() - before;
+            let tsc = before + width / 2;
+            Self {
+                reference,
+                tsc,
+                width,
+            }
+        };
+        let first = one();
+        (0..3).map(|_| one()).fold(
+            first,
+            |best, next| if next.width < best.width { next } else { best },
+        )
+    }
+}
+
 fn against_pm_timer(timer: Port) -> Option<Rates> {
     // 24 bits exist everywhere.
-    let now = || timer.read32() & 0xff_ffff;
-    let mut start = now();
-    let edge = start;
-    for _ in 0..PATIENCE {
-        start = now();
-        if start != edge {
-            break;
-        }
-    }
-    let before = tsc::rdtsc();
-    let mut elapsed = 0;
-    for _ in 0..PATIENCE {
-        elapsed = now().wrapping_sub(start) & 0xff_ffff;
-        if elapsed >= PM_TICKS {
-            break;
-        }
-    }
-    let ticks = tsc::rdtsc() - before;
-    (elapsed >= PM_TICKS).then_some(())?;
-    rates(ticks, elapsed.into(), PM_TIMER_HZ, "ACPI PM timer")
+    let read = || timer.read32() & 0xff_ffff;
+    let elapsed = |since: u32| read().wrapping_sub(since) & 0xff_ffff;
+    let start = Stamp::take(&read);
+    (0..PATIENCE).find(|_| elapsed(start.reference) >= PM_TICKS)?;
+    let end = Stamp::take(&read);
+    let ticks = end.reference.wrapping_sub(start.reference) & 0xff_ffff;
+    rates(end.tsc - start.tsc, ticks, PM_TIMER_HZ, "ACPI PM timer")
 }
 
 fn against_pit() -> Option<Rates> {
     let control = SYSTEM_CONTROL.read8() & !0b11;
     SYSTEM_CONTROL.write8(control | 1); // gate on, speaker off
-    PIT_COMMAND.write8(0b1011_0000); // channel 2, both bytes, one-shot
-    let [low, high] = PIT_TICKS.to_le_bytes();
-    PIT_CHANNEL2.write8(low);
-    PIT_CHANNEL2.write8(high);
-    let before = tsc::rdtsc();
-    let done = (0..PATIENCE).any(|_| SYSTEM_CONTROL.read8() & 1 << 5 != 0);
-    let ticks = tsc::rdtsc() - before;
+    let rates = (0..PIT_ATTEMPTS).find_map(|_| one_pit_run());
     SYSTEM_CONTROL.write8(control);
-    done.then_some(())?;
-    rates(ticks, PIT_TICKS.into(), PIT_HZ, "PIT")
+    rates
 }
 
-fn rates(ticks: u64, elapsed: u64, hz: u64, reference: &'static str) -> Option<Rates> {
+/// Lets the counter run down once; `None` when it came to its end meanwhile, or does not move.
+fn one_pit_run() -> Option<Rates> {
+    PIT_COMMAND.write8(0b1011_0000); // channel 2, both bytes, one-shot
+    PIT_CHANNEL2.write8(0xff);
+    PIT_CHANNEL2.write8(0xff);
+    let read = || {
+        PIT_COMMAND.write8(0b1000_0000); // latch channel 2
+        u32::from(u16::from_le_bytes([
+            PIT_CHANNEL2.read8(),
+            PIT_CHANNEL2.read8(),
+        ]))
+    };
+    let start = Stamp::take(&read);
+    (0..PATIENCE).find(|_| start.reference.wrapping_sub(read()) >= PIT_TICKS)?;
+    let end = Stamp::take(&read);
+    let over = SYSTEM_CONTROL.read8() & 1 << 5 != 0;
+    let elapsed = start
+        .reference
+        .checked_sub(end.reference)
+        .filter(|_| !over)?;
+    rates(end.tsc - start.tsc, elapsed, PIT_HZ, "PIT")
+}
+
+fn rates(ticks: u64, elapsed: u32, hz: u64, reference: &'static str) -> Option<Rates> {
     Some(Rates {
-        tsc_khz: clock::khz(ticks, elapsed, hz)?,
+        tsc_khz: clock::khz(ticks, elapsed.into(), hz)?,
         reference,
     })
 }

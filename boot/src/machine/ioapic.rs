@@ -11,9 +11,13 @@ use vmm_core::platform::VECTOR_ISA;
 use crate::port::Port;
 
 // SAFETY: the two 8259s only ever raise interrupts.
-const PIC1: [Port; 2] = unsafe { [Port::new(0x20), Port::new(0x21)] };
-// SAFETY: see `PIC1`.
-const PIC2: [Port; 2] = unsafe { [Port::new(0xa0), Port::new(0xa1)] };
+const PIC1_COMMAND: Port = unsafe { Port::new(0x20) };
+// SAFETY: see `PIC1_COMMAND`.
+const PIC1_DATA: Port = unsafe { Port::new(0x21) };
+// SAFETY: see `PIC1_COMMAND`.
+const PIC2_COMMAND: Port = unsafe { Port::new(0xa0) };
+// SAFETY: see `PIC1_COMMAND`.
+const PIC2_DATA: Port = unsafe { Port::new(0xa1) };
 
 /// The index register's distance to the data register.
 const DATA: usize = 0x10;
@@ -27,8 +31,10 @@ const ACTIVE_LOW: u32 = 1 << 13;
 
 /// Silences the 8259s. Should one still let something through, it comes as an ISA vector.
 pub(crate) fn silence_pics() {
-    for ([command, data], first, wiring) in [(PIC1, VECTOR_ISA, 1 << 2), (PIC2, VECTOR_ISA + 8, 2)]
-    {
+    for (command, data, first, wiring) in [
+        (PIC1_COMMAND, PIC1_DATA, VECTOR_ISA, 1 << 2),
+        (PIC2_COMMAND, PIC2_DATA, VECTOR_ISA + 8, 2),
+    ] {
         command.write8(0x11); // initialise; four words follow
         data.write8(first);
         data.write8(wiring);
