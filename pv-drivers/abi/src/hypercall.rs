@@ -82,4 +82,14 @@ pub mod multicall {
             pub args: [u32; 6] = 8,
         }
     }
+
+    impl From<CompatEntry> for Entry {
+        fn from(compat: CompatEntry) -> Self {
+            Self {
+                op: compat.op.into(),
+                result: compat.result.into(),
+                args: compat.args.map(u64::from),
+            }
+        }
+    }
 }

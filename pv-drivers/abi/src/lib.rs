@@ -23,6 +23,7 @@ pub mod sched;
 pub mod shared_info;
 pub mod start_info;
 pub mod vcpu;
+pub mod vm_assist;
 pub mod xen_version;
 
 pub use addr::{Gfn, Gpa, Gva, Hpa, Mfn, PAGE_SHIFT, PAGE_SIZE};

@@ -139,6 +139,16 @@ guest_structs! {
     }
 }
 
+impl From<CompatSetSingleshotTimer> for SetSingleshotTimer {
+    fn from(compat: CompatSetSingleshotTimer) -> Self {
+        Self {
+            timeout_abs_ns: compat.timeout_abs_ns.get(),
+            flags: compat.flags.get(),
+            pad: 0,
+        }
+    }
+}
+
 impl RunstateInfo {
     /// The area's contents.
     #[must_use]

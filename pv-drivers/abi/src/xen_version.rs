@@ -24,14 +24,8 @@ pub const GUEST_HANDLE: u64 = 8;
 pub const COMMANDLINE: u64 = 9;
 /// `XENVER_build_id`.
 pub const BUILD_ID: u64 = 10;
-/// `XENVER_extraversion2`: [`EXTRAVERSION`] into a buffer that says its length.
-pub const EXTRAVERSION2: u64 = 11;
-/// `XENVER_capabilities2`: [`CAPABILITIES`] likewise.
-pub const CAPABILITIES2: u64 = 12;
-/// `XENVER_changeset2`: [`CHANGESET`] likewise.
-pub const CHANGESET2: u64 = 13;
-/// `XENVER_commandline2`: [`COMMANDLINE`] likewise.
-pub const COMMANDLINE2: u64 = 14;
+/// The version of the interface that the hypervisor speaks, as [`VERSION`] answers and CPUID says.
+pub const INTERFACE_VERSION: u32 = 4 << 16 | 17;
 
 /// Bytes of an extra-version string.
 pub const EXTRAVERSION_LEN: usize = 16;

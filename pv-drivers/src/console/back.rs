@@ -21,7 +21,7 @@ pub struct Drained {
     /// Bytes put into the buffer; fewer than it holds when the ring is empty.
     pub bytes: usize,
     /// The ring was full: the guest may wait to be told that there is room again.
-    pub notify: bool,
+    pub was_full: bool,
 }
 
 impl Back {
@@ -45,7 +45,7 @@ impl Back {
         let bytes = self.output.pull(page, buffer)?;
         Ok(Drained {
             bytes,
-            notify: bytes != 0 && waiting >= OUT_SIZE as usize,
+            was_full: bytes != 0 && waiting >= OUT_SIZE as usize,
         })
     }
 
@@ -79,7 +79,7 @@ mod tests {
             drained,
             Ok(Drained {
                 bytes: 5,
-                notify: false
+                was_full: false
             })
         );
         assert_eq!(&buffer[..5], b"hello");
@@ -100,7 +100,7 @@ mod tests {
             first,
             Ok(Drained {
                 bytes: 2000,
-                notify: true
+                was_full: true
             })
         );
         let second = back.drain(&page.view(), &mut buffer);
@@ -108,7 +108,7 @@ mod tests {
             second,
             Ok(Drained {
                 bytes: 48,
-                notify: false
+                was_full: false
             })
         );
         assert_eq!(back.feed(&page.view(), &[b'y'; 3000]), Ok(1024));

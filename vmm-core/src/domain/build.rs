@@ -285,6 +285,7 @@ fn finish(
         grants: Mutex::new(grants),
         params: Mutex::new(params),
         shared_info,
+        shared_info_gfn: AtomicU64::new(u64::MAX),
         callback_vector: AtomicU8::new(0),
         wide: AtomicBool::new(true),
         vm_assist: AtomicU32::new(0),

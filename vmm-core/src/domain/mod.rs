@@ -60,6 +60,9 @@ pub struct Domain {
     pub params: Mutex<HvmParams>,
     /// The page that `XENMAPSPACE_shared_info` names.
     pub shared_info: PageRef,
+    /// Where the guest put that page last, written under the lock of `p2m`. At first nowhere: a
+    /// frame number beyond any address space.
+    pub shared_info_gfn: AtomicU64,
     /// The vector of `HVM_PARAM_CALLBACK_IRQ`, or 0: injected whenever an upcall is pending.
     pub callback_vector: AtomicU8,
     /// True when the guest's shared structures have the 64-bit layout.

@@ -36,7 +36,11 @@ pub struct Pinned {
 impl<'a, 'v> Ctx<'a, 'v> {
     /// A call by the vCPU `v`.
     pub const fn new(v: &'a mut Running<'v>, wide: bool) -> Self {
-        Self { v, wide, linear: Cell::new(None) }
+        Self {
+            v,
+            wide,
+            linear: Cell::new(None),
+        }
     }
 
     /// The caller's domain.
@@ -63,7 +67,11 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Wide: FromBytes + IntoBytes + From<Compat>,
         Compat: FromBytes + IntoBytes,
     {
-        if self.wide { self.read(at) } else { self.read::<Compat>(at).map(Wide::from) }
+        if self.wide {
+            self.read(at)
+        } else {
+            self.read::<Compat>(at).map(Wide::from)
+        }
     }
 
     /// Copies element `index` of an array of `Wide` in; 32-bit callers have one of `Compat`.
@@ -76,12 +84,30 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Compat: FromBytes + IntoBytes,
     {
         let p2m = self.v.domain.p2m.read();
-        let memory = GuestMemory::new(&p2m);
+        self.read_element_in::<Wide, Compat>(&GuestMemory::new(&p2m), array, index)
+    }
+
+    /// The same, with the domain's memory open already.
+    ///
+    /// # Errors
+    /// [`Errno::Efault`].
+    pub fn read_element_in<Wide, Compat>(
+        &self,
+        memory: &GuestMemory<'_>,
+        array: u64,
+        index: u64,
+    ) -> Result<Wide, Errno>
+    where
+        Wide: FromBytes + IntoBytes + From<Compat>,
+        Compat: FromBytes + IntoBytes,
+    {
         let (linear, array) = (self.linear(), Gva::new(array));
         if self.wide {
             memory.copy_element(&linear, array, index)
         } else {
-            memory.copy_element::<Compat>(&linear, array, index).map(Wide::from)
+            memory
+                .copy_element::<Compat>(&linear, array, index)
+                .map(Wide::from)
         }
     }
 
@@ -172,7 +198,11 @@ impl<'a, 'v> Ctx<'a, 'v> {
         if dom == DomId::SELF || dom == self.v.domain.id {
             return Ok(());
         }
-        Err(if list::by_id(dom).is_some() { Errno::Eperm } else { Errno::Esrch })
+        Err(if list::by_id(dom).is_some() {
+            Errno::Eperm
+        } else {
+            Errno::Esrch
+        })
     }
 
     fn linear(&self) -> Linear {

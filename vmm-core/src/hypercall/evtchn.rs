@@ -12,7 +12,7 @@ use abi::event_channel::{
 use abi::{DomId, Errno, EvtchnPort, Gfn, VcpuId, Virq};
 use spin::MutexGuard;
 
-use super::{Args, Ctx, HypercallOutcome, int};
+use super::{Args, Ctx, HypercallOutcome, low_half};
 use crate::console;
 use crate::domain::{Domain, list};
 use crate::evtchn::{Closed, EvtchnTable, Peer, Sent, Service};
@@ -22,7 +22,7 @@ const RESET_BATCH: u32 = 64;
 
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
-    match int(command) {
+    match low_half(command) {
         SEND => send(ctx, arg),
         UNMASK => unmask(ctx, arg),
         BIND_INTERDOMAIN => bind_interdomain(ctx, arg),
@@ -49,7 +49,8 @@ fn table<'v>(ctx: &Ctx<'_, 'v>) -> MutexGuard<'v, EvtchnTable> {
 }
 
 fn port_argument(ctx: &Ctx<'_, '_>, arg: u64) -> Result<EvtchnPort, Errno> {
-    ctx.read::<Port>(arg).map(|argument| EvtchnPort(argument.port))
+    ctx.read::<Port>(arg)
+        .map(|argument| EvtchnPort(argument.port))
 }
 
 fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
@@ -59,7 +60,10 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
         Sent::Local(wake) => ctx.domain().wake(wake),
         Sent::Peer(peer) => {
             if let Some(remote) = list::by_id(peer.dom) {
-                let sender = Peer { dom: ctx.domain().id, port };
+                let sender = Peer {
+                    dom: ctx.domain().id,
+                    port,
+                };
                 let wake = remote.evtchn.lock().deliver_from(peer.port, sender);
                 remote.wake(wake);
             }
@@ -83,7 +87,10 @@ fn bind_interdomain(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
     let me = ctx.domain();
     let remote_port = EvtchnPort(request.remote_port);
     let (port, wake) = if is_self(ctx, request.remote_dom) {
-        let peer = Peer { dom: me.id, port: remote_port };
+        let peer = Peer {
+            dom: me.id,
+            port: remote_port,
+        };
         let mut table = table(ctx);
         table.check_bindable(remote_port, me.id)?;
         let port = table.open_interdomain(peer)?;
@@ -91,7 +98,10 @@ fn bind_interdomain(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
         (port, table.deliver(port))
     } else {
         let remote = list::by_id(DomId(request.remote_dom)).ok_or(Errno::Esrch)?;
-        let peer = Peer { dom: remote.id, port: remote_port };
+        let peer = Peer {
+            dom: remote.id,
+            port: remote_port,
+        };
         let (mut mine, mut theirs) = lock_both(me, &remote);
         theirs.check_bindable(remote_port, me.id)?;
         let port = mine.open_interdomain(peer)?;
@@ -146,7 +156,10 @@ fn tell_peer(me: &Arc<Domain>, closed: Closed) {
     if let Some(peer) = closed.peer
         && let Some(remote) = list::by_id(peer.dom)
     {
-        let end = Peer { dom: me.id, port: closed.port };
+        let end = Peer {
+            dom: me.id,
+            port: closed.port,
+        };
         remote.evtchn.lock().peer_closed(peer.port, end);
     }
 }
@@ -178,7 +191,10 @@ fn init_control(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
     let request: InitControl = ctx.read(arg)?;
     let vcpu = VcpuId(request.vcpu);
     ctx.domain().vcpu(vcpu).ok_or(Errno::Enoent)?;
-    let page = ctx.domain().pin(Gfn::new(request.control_gfn)).map_err(|_| Errno::Einval)?;
+    let page = ctx
+        .domain()
+        .pin(Gfn::new(request.control_gfn))
+        .map_err(|_| Errno::Einval)?;
     let link_bits = table(ctx).init_control(vcpu, page, request.offset)?;
     ctx.write_field(arg, offset_of!(InitControl, link_bits), &link_bits)
 }
@@ -188,7 +204,10 @@ fn expand_array(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
     if !table(ctx).is_fifo() {
         return Err(Errno::Eopnotsupp);
     }
-    let page = ctx.domain().pin(Gfn::new(request.array_gfn)).map_err(|_| Errno::Einval)?;
+    let page = ctx
+        .domain()
+        .pin(Gfn::new(request.array_gfn))
+        .map_err(|_| Errno::Einval)?;
     let wake = table(ctx).expand_array(page)?;
     ctx.domain().wake(wake);
     Ok(())
@@ -202,7 +221,9 @@ fn set_priority(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
 /// Closes every port, a batch at a time; a repeated call goes on with what is still open.
 fn reset(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [_, arg, ..] = args;
-    let checked = ctx.read::<Reset>(arg).and_then(|reset| ctx.check_own(reset.dom));
+    let checked = ctx
+        .read::<Reset>(arg)
+        .and_then(|reset| ctx.check_own(reset.dom));
     if let Err(errno) = checked {
         return errno.into();
     }

@@ -4,7 +4,11 @@
 //! line per call, one file per family. A call sees the running vCPU through [`Ctx`], copies its
 //! arguments in once, and answers with a [`HypercallOutcome`]; only here does an error become a
 //! number in RAX. The numbers and layouts are those of Xen's public headers (`public/xen.h`).
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm
+)]
 
 mod args;
 mod evtchn;
@@ -138,7 +142,10 @@ const fn low_half(value: u64) -> u64 {
 }
 
 /// An argument that the interface declares as a 32-bit integer.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half does not count")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the upper half does not count"
+)]
 const fn int(value: u64) -> u32 {
     value as u32
 }

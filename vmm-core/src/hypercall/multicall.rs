@@ -18,7 +18,9 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let mut rest = None;
     for done in 0..count {
         if done == BATCH {
-            let Some(list) = entry_address(ctx, list, done) else { return Errno::Efault.into() };
+            let Some(list) = entry_address(ctx, list, done) else {
+                return Errno::Efault.into();
+            };
             return HypercallOutcome::Preempted([list, count.saturating_sub(done), 0, 0, 0]);
         }
         match step(ctx, list, done) {
@@ -73,7 +75,11 @@ fn step(ctx: &mut Ctx<'_, '_>, list: u64, index: u64) -> Result<Step, Errno> {
 }
 
 fn entry_address(ctx: &Ctx<'_, '_>, list: u64, index: u64) -> Option<u64> {
-    let size = if ctx.wide { size_of::<Entry>() } else { size_of::<CompatEntry>() };
+    let size = if ctx.wide {
+        size_of::<Entry>()
+    } else {
+        size_of::<CompatEntry>()
+    };
     list.checked_add(index.checked_mul(size as u64)?)
 }
 

@@ -9,7 +9,7 @@ use abi::sched::{
 use abi::vm_assist::{DISABLE, ENABLE, RUNSTATE_UPDATE_FLAG};
 use abi::{Errno, EvtchnPort};
 
-use super::{Args, Ctx, HypercallOutcome, int};
+use super::{Args, Ctx, HypercallOutcome, low_half};
 use crate::domain::ShutdownReason;
 use crate::evtchn;
 use crate::exit::Next;
@@ -17,7 +17,7 @@ use crate::time::Tsc;
 
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
-    match int(command) {
+    match low_half(command) {
         YIELD => HypercallOutcome::DoneThen(0, Next::Yield),
         BLOCK => HypercallOutcome::DoneThen(0, Next::Block),
         POLL => poll(ctx, arg).unwrap_or_else(HypercallOutcome::from),
@@ -41,14 +41,20 @@ fn poll(ctx: &mut Ctx<'_, '_>, arg: u64) -> Result<HypercallOutcome, Errno> {
         return Err(Errno::Einval);
     }
     let mut numbers = [0u32; POLL_MAX_PORTS as usize];
-    let numbers = numbers.get_mut(..request.nr_ports as usize).ok_or(Errno::Einval)?;
+    let numbers = numbers
+        .get_mut(..request.nr_ports as usize)
+        .ok_or(Errno::Einval)?;
     ctx.read_slice(request.ports, numbers)?;
     let mut ports = [EvtchnPort(0); POLL_MAX_PORTS as usize];
     for (port, number) in ports.iter_mut().zip(numbers.iter()) {
         *port = EvtchnPort(*number);
     }
     let ports = ports.get(..numbers.len()).unwrap_or_default();
-    let started = ctx.domain().evtchn.lock().start_poll(ctx.v.vcpu.id, ports)?;
+    let started = ctx
+        .domain()
+        .evtchn
+        .lock()
+        .start_poll(ctx.v.vcpu.id, ports)?;
     if started == evtchn::Poll::Ready {
         return Ok(HypercallOutcome::Done(0));
     }
@@ -63,12 +69,12 @@ fn poll(ctx: &mut Ctx<'_, '_>, arg: u64) -> Result<HypercallOutcome, Errno> {
 /// Turns a feature of the domain on or off.
 pub(super) fn vm_assist(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, kind, ..] = args;
-    if int(kind) != RUNSTATE_UPDATE_FLAG {
+    if low_half(kind) != RUNSTATE_UPDATE_FLAG {
         return Err(Errno::Einval);
     }
     let bit = 1u32 << RUNSTATE_UPDATE_FLAG;
     let assists = &ctx.domain().vm_assist;
-    match int(command) {
+    match low_half(command) {
         ENABLE => assists.fetch_or(bit, Ordering::Relaxed),
         DISABLE => assists.fetch_and(!bit, Ordering::Relaxed),
         _ => return Err(Errno::Enosys),

@@ -71,7 +71,11 @@ pub(super) fn stop_periodic(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId) -> Result<u64, 
 }
 
 fn check_self(ctx: &Ctx<'_, '_>, vcpu: VcpuId) -> Result<(), Errno> {
-    if ctx.v.vcpu.id == vcpu { Ok(()) } else { Err(Errno::Einval) }
+    if ctx.v.vcpu.id == vcpu {
+        Ok(())
+    } else {
+        Err(Errno::Einval)
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use abi::xen_version::{
 };
 use abi::{Errno, PAGE_SIZE};
 
-use super::{Args, Ctx, int};
+use super::{Args, Ctx, low_half};
 
 /// What a guest may rely on, and nothing that is not there.
 const FEATURES: u32 = feature::WRITABLE_PAGE_TABLES
@@ -25,17 +25,17 @@ const NO_UUID: [u8; 16] = [0; 16];
 
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, arg, ..] = args;
-    match int(command) {
+    match low_half(command) {
         VERSION => return Ok(INTERFACE_VERSION.into()),
         PAGESIZE if arg == 0 => return Ok(PAGE_SIZE as u64),
         PAGESIZE => return Err(Errno::Einval),
         EXTRAVERSION => ctx.write(arg, &text::<EXTRAVERSION_LEN>("-tessera"))?,
         COMPILE_INFO => ctx.write(arg, &compile_info())?,
         CAPABILITIES => ctx.write(arg, &capabilities())?,
-        CHANGESET => ctx.write(arg, &text::<CHANGESET_LEN>(concat!(
-            "tessera ",
-            env!("CARGO_PKG_VERSION")
-        )))?,
+        CHANGESET => ctx.write(
+            arg,
+            &text::<CHANGESET_LEN>(concat!("tessera ", env!("CARGO_PKG_VERSION"))),
+        )?,
         // Nothing of the hypervisor is mapped where the guest could see it.
         PLATFORM_PARAMETERS if ctx.wide => ctx.write(arg, &0u64)?,
         PLATFORM_PARAMETERS => ctx.write(arg, &0u32)?,

@@ -194,6 +194,18 @@ impl VcpuRef {
         self.online()
     }
 
+    /// Gives a vCPU that has none the state it will start with, without starting it; false when
+    /// it has one.
+    pub fn initialise(&self, state: InitialState) -> bool {
+        if self.initialised.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        *self.initial.lock() = Some(state);
+        self.set_signals(Signals::START);
+        self.wait_for_sipi.store(false, Ordering::SeqCst);
+        true
+    }
+
     /// Lets an offline vCPU run; false when it is not offline.
     pub fn online(&self) -> bool {
         let started = self.transition(RunState::Offline, RunState::Runnable);

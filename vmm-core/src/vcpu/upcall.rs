@@ -37,12 +37,19 @@ impl VcpuInfo {
         let old = version.load(Ordering::Relaxed) & !1;
         version.store(old.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        let Scale { mul, shift } = clock.scale;
-        let mut time = VcpuTimeInfo::new(0, 0, mul, shift, time_flags::TSC_STABLE);
-        time.version = old.wrapping_add(1);
+        let time = Self::time(clock, old.wrapping_add(1));
         // The guest sees the odd version until all of it is there.
         self.page.write(at, time.as_bytes());
         version.store(old.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The time as a guest reads it, in any of the places where it may want it.
+    #[must_use]
+    pub fn time(clock: &Clock, version: u32) -> VcpuTimeInfo {
+        let Scale { mul, shift } = clock.scale;
+        let mut time = VcpuTimeInfo::new(0, 0, mul, shift, time_flags::TSC_STABLE);
+        time.version = version;
+        time
     }
 
     /// True while `evtchn_upcall_pending` is set.
