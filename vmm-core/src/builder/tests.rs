@@ -78,6 +78,9 @@ fn config(memory_pages: u64, initrd: bool) -> Config {
     }
 }
 
+/// Enough for the dictionary of Debian's XZ kernels.
+const HEAP: usize = 64 << 20;
+
 fn build(config: &Config, kernel: &[u8], initrd: &[u8]) -> Result<(Memory, Entry), BuildError> {
     let bytes = write_archive(config, &[("kernel", kernel), ("initrd", initrd)]).unwrap();
     let archive = Archive::parse(&bytes).unwrap();
