@@ -138,6 +138,7 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
         serial::use_interrupts();
     } else {
         log::warn!("no IOAPIC has COM1's line: the console is polled");
+        serial::send_at_once();
     }
     let listed = firmware.madt.as_ref().map_or(&[][..], |madt| &madt.cpus);
     let cpus = start_cpus(listed, apic_id, &memory, rates.tsc_khz);

@@ -40,11 +40,15 @@ pub(crate) fn set_clock(tsc_khz: u64) {
 
 /// Sets the level by its name; false when there is no such level.
 pub(crate) fn set_level(name: &str) -> bool {
-    let level = name.parse::<LevelFilter>();
-    if let Ok(level) = level {
-        log::set_max_level(level);
+    let Ok(level) = name.parse::<LevelFilter>() else {
+        return false;
+    };
+    log::set_max_level(level);
+    if level >= LevelFilter::Debug {
+        // Whoever looks for an error wants the last line before it.
+        serial::send_at_once();
     }
-    level.is_ok()
+    true
 }
 
 impl Log for Logger {

@@ -1,4 +1,8 @@
-//! COM1: polled output until interrupts work, buffered both ways from then on.
+//! COM1, buffered both ways.
+//!
+//! Output goes to the port as it gets ready: at each write, and by interrupts once they work. It
+//! is sent on the spot, however long that takes, when debugging asks for it
+//! ([`send_at_once`]), when the port has no interrupts, and while the hypervisor is dying.
 //!
 //! The port belongs to whoever holds [`PORT`]'s lock. In root mode interrupts are off except in
 //! the idle loop, where nobody holds it, so its interrupt handler may take the lock too. Only the
@@ -60,6 +64,7 @@ const PATIENCE: u32 = 200_000;
 static PORT: SpinMutex<Serial> = SpinMutex::new(Serial {
     present: false,
     interrupts: false,
+    at_once: false,
     enabled: 0,
     output: Deque::new(),
     input: Deque::new(),
@@ -67,8 +72,10 @@ static PORT: SpinMutex<Serial> = SpinMutex::new(Serial {
 
 struct Serial {
     present: bool,
-    /// Interrupts come; until then all is polled.
+    /// Interrupts come; until then input is polled.
     interrupts: bool,
+    /// Nothing waits in the output buffer.
+    at_once: bool,
     /// What the interrupt enable register holds.
     enabled: u8,
     output: Deque<u8, OUTPUT_SIZE>,
@@ -100,18 +107,25 @@ pub(crate) fn disable() {
     PORT.lock().present = false;
 }
 
-/// From now on output waits in a buffer and input comes by interrupts.
+/// From now on no output waits in the buffer.
+pub(crate) fn send_at_once() {
+    let mut port = PORT.lock();
+    port.at_once = true;
+    port.drain();
+}
+
+/// From now on the port raises interrupts.
 pub(crate) fn use_interrupts() {
     let mut port = PORT.lock();
     if port.present {
         port.interrupts = true;
-        port.enable(ON_INPUT);
+        port.send();
         // What came before counts as an edge that is over: take it by hand.
         port.receive();
     }
 }
 
-/// Sends bytes, or queues them once interrupts work.
+/// Sends or queues bytes.
 pub(crate) fn write(bytes: &[u8]) {
     PORT.lock().write(bytes);
 }
@@ -165,6 +179,7 @@ pub(crate) unsafe fn seize() -> Epitaph {
         }
     };
     port.interrupts = false;
+    port.at_once = true;
     port.enable(0);
     port.flush();
     Epitaph(port)
@@ -198,10 +213,10 @@ impl Serial {
             }
             let _ = self.output.push_back(byte);
         }
-        if self.interrupts {
-            self.send();
-        } else {
+        if self.at_once {
             self.drain();
+        } else {
+            self.send();
         }
     }
 

@@ -10,6 +10,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::control;
+use crate::memory::stacks;
 use crate::{layout, panic};
 
 /// Non-maskable interrupt.
@@ -169,8 +170,12 @@ impl Frame {
                 "{} (vector {vector}) error code {error:#x}",
                 name(vector)
             )?;
-            if vector == u64::from(PAGE_FAULT) {
-                write!(f, " at address {:#x}", control::fault_address())?;
+            let address = control::fault_address();
+            if vector == u64::from(PAGE_FAULT) || vector == u64::from(DOUBLE_FAULT) {
+                write!(f, ", last page fault at address {address:#x}")?;
+                if stacks::is_guard_page(address) {
+                    f.write_str(", below a stack: it overflowed")?;
+                }
             }
             Ok(())
         })

@@ -4,6 +4,7 @@
 use abi::{Mfn, PAGE_SIZE};
 use spin::mutex::SpinMutex;
 use vmm_core::mm::frame::{self, Owner};
+use vmm_core::percpu::MAX_CPUS;
 
 use super::paging;
 use crate::cpu::tables::INTERRUPT_STACKS;
@@ -36,6 +37,18 @@ impl Stacks {
         }
         Some(Self { main, interrupt })
     }
+}
+
+/// True for an address in the page below one of the stacks.
+pub(crate) fn is_guard_page(address: u64) -> bool {
+    const CPU_PAGES: u64 = MAIN_PAGES + 1 + INTERRUPT_STACKS as u64 * (INTERRUPT_PAGES + 1);
+    // Only an estimate of the end: this runs while the hypervisor dies, and takes no lock.
+    let end = layout::STACKS_BASE + MAX_CPUS as u64 * CPU_PAGES * PAGE_SIZE as u64;
+    if !(layout::STACKS_BASE..end).contains(&address) {
+        return false;
+    }
+    let page = (address - layout::STACKS_BASE) / PAGE_SIZE as u64 % CPU_PAGES;
+    page == 0 || page > MAIN_PAGES && (page - MAIN_PAGES - 1).is_multiple_of(INTERRUPT_PAGES + 1)
 }
 
 /// Maps one stack and returns its top.
