@@ -132,7 +132,8 @@ impl Images {
             return Ok(id);
         }
         let contents = read(&key.0, &name.value)?;
-        let file = prepare(&name.value, contents, repack).map_err(|error| error.to_string())?;
+        let file = prepare(&name.value, contents, repack)
+            .map_err(|error| format!("\"{}\": {error}", name.value))?;
         Ok(self.add(key, file))
     }
 

@@ -321,13 +321,13 @@ fn mistakes_in_kernels() {
     };
     assert_eq!(
         error(&no_note.build()),
-        "system.toml:3:10: kernel: kernel has no PVH entry note (Xen, PHYS32_ENTRY): use a kernel \
+        "system.toml:3:10: kernel: \"vmlinuz\": kernel has no PVH entry note (Xen, PHYS32_ENTRY): use a kernel \
          with CONFIG_PVH=y, or add the note to the image"
     );
     assert_eq!(
         error(&good[..good.len() - 100]),
         format!(
-            "system.toml:3:10: kernel: kernel is truncated: its compressed payload ends at byte \
+            "system.toml:3:10: kernel: \"vmlinuz\": kernel is truncated: its compressed payload ends at byte \
              {}, the file has {}; copy it again",
             good.len() - 16,
             good.len() - 100
@@ -339,7 +339,7 @@ fn mistakes_in_kernels() {
     );
     assert_eq!(
         error(b"a text"),
-        "system.toml:3:10: kernel: kernel is neither an ELF file nor a bzImage: give a Linux \
+        "system.toml:3:10: kernel: \"vmlinuz\": kernel is neither an ELF file nor a bzImage: give a Linux \
          vmlinuz or vmlinux, or another ELF file with a PVH entry"
     );
 }
