@@ -118,11 +118,13 @@ impl Line {
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        for c in text.chars() {
-            if self.0.len() + c.len_utf8() > LINE - 2 {
-                return Err(core::fmt::Error);
-            }
-            self.0.push(c).map_err(|_| core::fmt::Error)?;
+        let room = LINE - 2 - self.0.len();
+        let fits = text.floor_char_boundary(room.min(text.len()));
+        self.0
+            .push_str(&text[..fits])
+            .map_err(|_| core::fmt::Error)?;
+        if fits < text.len() {
+            return Err(core::fmt::Error);
         }
         Ok(())
     }

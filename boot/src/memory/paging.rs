@@ -38,7 +38,7 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const CODE: u64 = SEEN;
 const CONSTANTS: u64 = SEEN | NO_EXECUTE;
-pub(super) const VARIABLES: u64 = SEEN | NO_EXECUTE | WRITABLE;
+const VARIABLES: u64 = SEEN | NO_EXECUTE | WRITABLE;
 const DEVICE: u64 = VARIABLES | UNCACHED;
 
 /// The physical address of the final top table. Zero before [`init`].
@@ -82,10 +82,10 @@ pub(super) unsafe fn init(ram: &[MemoryRegion], pool: u64, size: u64) -> u64 {
     let mut take = || {
         let page = (used < size).then_some(pool + used)?;
         used += PAGE;
-        clear(page);
         Some(page)
     };
     let root = take().unwrap_or_default();
+    clear(root);
     let built = build(root, ram, &mut take);
     assert!(built.is_some(), "too little room for the page tables");
     ROOT.store(root, Ordering::Relaxed);
@@ -119,7 +119,7 @@ fn build(root: u64, ram: &[MemoryRegion], take: Take<'_>) -> Option<()> {
     Some(())
 }
 
-/// Gives a zeroed page for a table.
+/// Gives a page for a table.
 type Take<'a> = &'a mut dyn FnMut() -> Option<u64>;
 
 /// Maps a run of physical memory at `virt` with the largest pages that fit.
@@ -132,31 +132,44 @@ fn map(root: u64, virt: u64, run: Run, flags: u64, take: Take<'_>) -> Option<()>
             (virt | phys).is_multiple_of(size) && run.end - phys >= size
         };
         let level = (0..=largest).rev().find(fits)?;
+        let size = SIZES[level];
         let large = if level > 0 { LARGE } else { 0 };
-        set(root, virt, level, phys | flags | large | PRESENT, take)?;
-        virt += SIZES[level];
-        phys += SIZES[level];
+        let table = table(root, virt, level, take)?;
+        // A larger page can begin only where a table ends.
+        loop {
+            set(table, virt, level, phys | flags | large | PRESENT);
+            virt += size;
+            phys += size;
+            if virt.is_multiple_of(size << 9) || run.end - phys < size {
+                break;
+            }
+        }
     }
     Some(())
 }
 
-/// Writes the entry for `virt` in its table of the given level, making the tables above.
-fn set(root: u64, virt: u64, level: usize, value: u64, take: Take<'_>) -> Option<()> {
+/// The table of the given level for `virt`, made together with the tables above it if need be.
+fn table(root: u64, virt: u64, level: usize, take: Take<'_>) -> Option<u64> {
     let mut table = root;
     for upper in (level + 1..=3).rev() {
         let slot = entry(table, virt, upper);
         let next = slot.load(Ordering::Relaxed);
         if next & PRESENT == 0 {
             table = take()?;
+            clear(table);
             slot.store(table | PRESENT | WRITABLE | SEEN, Ordering::Relaxed);
         } else {
             assert!(next & LARGE == 0, "a large page is in the way of {virt:#x}");
             table = next & ADDRESS;
         }
     }
+    Some(table)
+}
+
+/// Writes the entry for `virt` in its table.
+fn set(table: u64, virt: u64, level: usize, value: u64) {
     let old = entry(table, virt, level).swap(value, Ordering::Release);
     assert!(old == 0, "{virt:#x} is mapped already");
-    Some(())
 }
 
 /// The entry for `virt` in a table. Tables are only ever seen as atomics: the processor reads
@@ -172,35 +185,24 @@ fn entry(table: u64, virt: u64, level: usize) -> &'static AtomicU64 {
 
 /// Zeroes a page that is to become a table.
 fn clear(page: u64) {
-    for index in 0..512 {
-        entry(page, index << 12, 0).store(0, Ordering::Relaxed);
-    }
+    let page = directmap::ptr(Hpa::new(page));
+    // SAFETY: the page was taken to become a table, and is not yet one; nobody else knows it.
+    unsafe { page.write_bytes(0, PAGE_SIZE) };
 }
 
-/// Maps frames of the frame table into the stacks' window.
+/// Maps a frame into the stacks' window.
 pub(super) fn map_stack_page(virt: u64, page: u64, take: Take<'_>) -> Option<()> {
-    set(
-        ROOT.load(Ordering::Relaxed),
-        virt,
-        0,
-        page | VARIABLES | PRESENT,
-        &mut || {
-            let page = take()?;
-            clear(page);
-            Some(page)
-        },
-    )
+    let table = table(ROOT.load(Ordering::Relaxed), virt, 0, take)?;
+    set(table, virt, 0, page | VARIABLES | PRESENT);
+    Some(())
 }
 
 /// Maps a page below 1 MiB where it is, executable, so that a CPU can turn paging on in it, and
 /// returns the top table's address. [`unmap_low`] takes it away again.
 pub(crate) fn map_low_page(page: u64, take: Take<'_>) -> Option<u64> {
     let root = ROOT.load(Ordering::Relaxed);
-    set(root, page, 0, page | CODE | PRESENT, &mut || {
-        let page = take()?;
-        clear(page);
-        Some(page)
-    })?;
+    let table = table(root, page, 0, take)?;
+    set(table, page, 0, page | CODE | PRESENT);
     Some(root)
 }
 
