@@ -37,6 +37,8 @@ id!(
 );
 
 impl DomId {
+    /// The domain in whose place the hypervisor's own back ends stand.
+    pub const CONTROL: Self = Self(0);
     /// The first id that names no real domain (`DOMID_FIRST_RESERVED`).
     pub const FIRST_RESERVED: Self = Self(0x7ff0);
     /// The calling domain itself (`DOMID_SELF`).

@@ -5,7 +5,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use abi::{DomId, Errno, Gpa, PAGE_SHIFT, VcpuId};
+use abi::grant_table::RESERVED_CONSOLE;
+use abi::{DomId, Errno, Gpa, GrantRef, PAGE_SHIFT, VcpuId};
 use spin::{Mutex, RwLock};
 use system::DomainConfig;
 use vmx::caps::Features;
@@ -179,7 +180,8 @@ fn assemble(
     let console = page()?;
     p2m.insert_page(CONSOLE_GFN, console.clone(), PageKind::Shared, Perms::RW)?
         .done();
-    let grants = GrantTable::new().ok_or(CreateError::OutOfMemory)?;
+    let mut grants = GrantTable::new().ok_or(CreateError::OutOfMemory)?;
+    grants.permit(GrantRef(RESERVED_CONSOLE), DomId::CONTROL, CONSOLE_GFN)?;
     Ok((
         entry,
         Parts {

@@ -6,22 +6,19 @@ use abi::{DomId, EvtchnPort, VcpuId, Virq};
 /// A back end that runs inside the hypervisor and serves a port, as a remote domain would.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
-    /// The xenstore ring.
-    Xenstore,
     /// The console ring.
     Console,
 }
 
 impl Service {
     /// Services there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 1;
 
     /// The service's place in a table of [`Service::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
-            Self::Xenstore => 0,
-            Self::Console => 1,
+            Self::Console => 0,
         }
     }
 
@@ -29,8 +26,7 @@ impl Service {
     #[must_use]
     pub const fn remote_port(self) -> EvtchnPort {
         match self {
-            Self::Xenstore => EvtchnPort(1),
-            Self::Console => EvtchnPort(2),
+            Self::Console => EvtchnPort(1),
         }
     }
 }
@@ -136,7 +132,11 @@ impl Port {
             State::Free => (status::CLOSED, 0, 0),
             State::Unbound { remote } => (status::UNBOUND, remote.0 as u32, 0),
             State::Interdomain { dom, port } => (status::INTERDOMAIN, dom.0 as u32, port.0),
-            State::Service(service) => (status::INTERDOMAIN, 0, service.remote_port().0),
+            State::Service(service) => (
+                status::INTERDOMAIN,
+                DomId::CONTROL.0 as u32,
+                service.remote_port().0,
+            ),
             State::Virq(number) => (status::VIRQ, number.0, 0),
             State::Ipi => (status::IPI, 0, 0),
         }

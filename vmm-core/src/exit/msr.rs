@@ -5,6 +5,7 @@ use vmx::vmcs::field;
 
 use super::{Outcome, ipi};
 use crate::fault::GuestFault;
+use crate::hypercall;
 use crate::mm::guest_mem::GuestMemory;
 use crate::policy::cpuid::VcpuView;
 use crate::policy::msr::{Read, Write, efer};
@@ -72,6 +73,7 @@ fn set(v: &mut Running<'_>, msr: u32, value: u64) -> Result<(), GuestFault> {
         Write::DebugCtl => v.vmcs.write(field::GUEST_IA32_DEBUGCTL, value),
         Write::HypercallPage(gfn) => {
             fill_hypercall_page(v, gfn).map_err(|_| GuestFault::GP0)?;
+            hypercall::latch_width(v.domain, v.is_64bit_code());
         }
     }
     Ok(())

@@ -69,8 +69,6 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
             }
         }
         Sent::Service(Service::Console) => console::serve(ctx.domain()),
-        // Nobody serves the store yet.
-        Sent::Service(Service::Xenstore) => {}
     }
     Ok(())
 }

@@ -12,9 +12,6 @@ pub(super) const BASE: u32 = 0x4000_0000;
 /// Leaves up to the last one, which is for PV guests and reads zero.
 pub(super) const LEAVES: usize = 6;
 
-/// The interface version: 4.17.
-const MAJOR: u32 = 4;
-const MINOR: u32 = 17;
 /// The MSR that places the hypercall page.
 pub(in crate::policy) const HYPERCALL_PAGE_MSR: u32 = 0x4000_0000;
 
@@ -37,7 +34,7 @@ pub(super) fn signature() -> Registers {
 
 pub(super) fn version() -> Registers {
     Registers {
-        eax: MAJOR << 16 | MINOR,
+        eax: abi::xen_version::INTERFACE_VERSION,
         ..Registers::default()
     }
 }
