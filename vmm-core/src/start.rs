@@ -8,6 +8,7 @@ use system::{Archive, ArchiveError, OnReboot};
 use vmx::VmxOn;
 use vmx::caps::{CapMsrs, Controls, FeatureMask};
 use vmx::cpu::speculation::Mitigations;
+use vmx::cpu::{dr, fpu};
 
 use crate::boot_info::BootInfo;
 use crate::domain::{ShutdownReason, build, lifecycle, list};
@@ -46,6 +47,9 @@ pub fn start(boot: BootInfo) -> ! {
         host_msrs: machine::read_host_msrs(),
         phys_bits: vmx::cpu::cpuid::physical_address_bits(),
     });
+    if machine::get().mitigations.l1tf_unmitigated {
+        log::warn!("this CPU has L1TF and no L1D flush: update its microcode");
+    }
     let vmx = enter_vmx();
     READY.store(true, Ordering::Release);
     build_all();
@@ -125,7 +129,11 @@ fn feature_mask(boot: &BootInfo, archive: &Archive<'_>) -> FeatureMask {
     }
 }
 
+/// Prepares the calling pCPU for guests and turns VMX operation on.
 fn enter_vmx() -> VmxOn {
+    dr::disable_breakpoints();
+    fpu::init_cpu();
+    machine::get().mitigations.init_cpu();
     let Some(region) = PageRef::alloc(Owner::Hypervisor) else {
         no_memory()
     };

@@ -27,6 +27,8 @@ const CR0_DEFINED: u64 = 0xe005_003f;
 pub mod cr4 {
     /// Physical-address extension.
     pub const PAE: u64 = 1 << 5;
+    /// Machine checks raise #MC.
+    pub const MCE: u64 = 1 << 6;
     /// 57-bit linear addresses.
     pub const LA57: u64 = 1 << 12;
     /// VMX.
@@ -45,6 +47,13 @@ pub const CR0_OWNED: u64 = ET | NE | NW | CD;
 #[must_use]
 pub const fn cr0_real(guest: u64) -> u64 {
     (guest & !(CD | NW)) | NE | ET
+}
+
+/// CR4 as the CPU gets it when the guest sets `guest`: VMX operation is on, and a machine check
+/// in the guest reaches the hypervisor instead of shutting the CPU down.
+#[must_use]
+pub const fn cr4_real(guest: u64) -> u64 {
+    guest | cr4::VMXE | cr4::MCE
 }
 
 /// Handles a control-register access.
@@ -150,7 +159,7 @@ fn set_cr4(v: &mut Running<'_>, value: u64) -> Result<(), GuestFault> {
         v.cpu.cr4_allowed,
         v.vmcs.read(field::GUEST_CR3),
     )?;
-    v.vmcs.write(field::GUEST_CR4, value | cr4::VMXE);
+    v.vmcs.write(field::GUEST_CR4, cr4_real(value));
     v.vmcs.write(field::CR4_READ_SHADOW, value);
     let paging_bits_changed = (old ^ value) & 0xb0 != 0;
     if paging_bits_changed && value & cr4::PAE != 0 && efer & efer::LMA == 0 && v.cr0() & PG != 0 {

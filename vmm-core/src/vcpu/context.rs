@@ -128,7 +128,7 @@ impl Context {
         };
         Some(Self {
             vmcs,
-            vmcs_page,
+            _vmcs_page: vmcs_page,
             ready: false,
             cpu,
         })
@@ -231,7 +231,7 @@ pub fn load_initial(v: &mut Running<'_>, state: &InitialState) {
     v.vmcs.write(field::CR0_READ_SHADOW, state.cr0);
     v.vmcs.write(field::GUEST_CR3, state.cr3);
     v.vmcs
-        .write(field::GUEST_CR4, state.cr4 | guest_cr::cr4::VMXE);
+        .write(field::GUEST_CR4, guest_cr::cr4_real(state.cr4));
     v.vmcs.write(field::CR4_READ_SHADOW, state.cr4);
     v.cpu.efer = state.efer & !guest_cr::efer::LMA;
     v.vmcs.write(field::GUEST_IA32_EFER, state.efer);

@@ -76,7 +76,7 @@ impl Running<'_> {
         let upcall = (callback != 0
             && self.cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending))
         .then_some(callback);
-        if self.vcpu.inbox.take_nmi() {
+        if self.vcpu.inbox.nmi_pending() && self.vcpu.inbox.take_nmi() {
             self.cpu.pending.nmi = true;
         }
         Pending {
