@@ -89,7 +89,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Image(args) => image::run(&ws, &args)?,
         Verb::Run(args) => return run::run(&ws, &args),
         Verb::Gdb(args) => gdb::run(&ws, &args)?,
-        Verb::Test(args) => test::run(&ws, &args)?,
+        Verb::Test(args) => return test::run(&ws, &args),
         Verb::Bench(args) => bench::run(&ws, &args)?,
         Verb::Lint(args) => lint::run(&ws, &args)?,
         Verb::Ci => ci::run(&ws)?,

@@ -1,14 +1,167 @@
-//! `test`.
+//! `test`: the host tier in seconds, then real images in emulated machines.
+//!
+//! Every test is a [`Scenario`] with a name, a tier and a time limit by the wall clock. Tests of
+//! machines run two at a time; each writes what its serial line said to `target/test/NAME.log`.
+//! The last line of output is always `N passed, N failed`.
 
-use anyhow::{Result, bail};
+mod artifacts;
+mod bad_input;
+mod gdb;
+mod host;
+mod linux;
+mod micro;
+mod refusal;
+mod runner;
+mod script;
+mod transcript;
 
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::setup;
 use crate::workspace::Workspace;
+pub(crate) use artifacts::Artifacts;
+pub(crate) use script::Script;
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Run these tiers only
+    #[arg(long, value_enum)]
+    tier: Vec<Tier>,
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Show the tests and run none
+    #[arg(long)]
+    list: bool,
+    /// Tests that run side by side
+    #[arg(long, default_value_t = 2, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+}
+
+/// Where a test runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Pure logic on this machine: unit and property tests
+    Host,
+    /// The command line given mistakes
+    Input,
+    /// QEMU without VT-x
+    Qemu,
+    /// Bochs with VT-x: the whole thing
+    Bochs,
+}
+
+/// One test.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    /// Unique; also the name of its log.
+    pub(crate) name: &'static str,
+    pub(crate) tier: Tier,
+    /// One line for people.
+    pub(crate) about: &'static str,
+    /// Wall-clock limit.
+    pub(crate) limit: Duration,
+    pub(crate) run: fn(&Case<'_>) -> Result<()>,
+}
+
+/// What a running test has at hand.
+#[derive(Debug)]
+pub(crate) struct Case<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) artifacts: &'a Artifacts,
+}
+
+/// All tests, the longest first within a tier, so that none is left over at the end.
+fn all() -> Vec<Scenario> {
+    [
+        host::SCENARIOS,
+        bad_input::SCENARIOS,
+        refusal::SCENARIOS,
+        gdb::SCENARIOS,
+        linux::SCENARIOS,
+        micro::SCENARIOS,
+    ]
+    .concat()
+}
+
+impl Args {
+    fn selects(&self, scenario: &Scenario) -> bool {
+        let tier = self.tier.is_empty() || self.tier.contains(&scenario.tier);
+        let name =
+            self.only.is_empty() || self.only.iter().any(|part| scenario.name.contains(part));
+        tier && name
+    }
+}
 
 /// The verb.
-pub(crate) fn run(_ws: &Workspace, _args: &Args) -> Result<()> {
-    bail!("test is not in this tree yet")
+pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
+    let chosen: Vec<Scenario> = all().into_iter().filter(|s| args.selects(s)).collect();
+    if args.list {
+        for Scenario {
+            name, tier, about, ..
+        } in &chosen
+        {
+            let tier = tier
+                .to_possible_value()
+                .map_or_else(String::new, |v| v.get_name().into());
+            println!("{name:18} {tier:6} {about}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(
+        !chosen.is_empty(),
+        "no test has such a name; `cargo xtask test --list` shows them"
+    );
+    if chosen.iter().any(|scenario| scenario.tier != Tier::Host) {
+        setup::ensure(ws)?;
+    }
+    let tally = runner::run(ws, &chosen, args.jobs.into())?;
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, Tier, all};
+    use std::collections::BTreeSet;
+
+    fn args(tier: &[Tier], only: &[&str]) -> Args {
+        Args {
+            tier: tier.to_vec(),
+            only: only.iter().map(|&part| part.to_owned()).collect(),
+            list: false,
+            jobs: 1,
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_fit_a_file() {
+        let names: BTreeSet<_> = all().iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), all().len());
+        for name in names {
+            assert!(
+                name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn selection_is_by_tier_and_name() {
+        let count = |args: &Args| all().iter().filter(|s| args.selects(s)).count();
+        assert_eq!(count(&args(&[], &[])), all().len());
+        assert_eq!(count(&args(&[Tier::Host], &[])), 1);
+        assert_eq!(count(&args(&[Tier::Host], &["linux"])), 0);
+        assert!(count(&args(&[], &["linux"])) >= 4);
+    }
 }

@@ -10,7 +10,6 @@ guests::main!(run);
 
 const CR0_NE: u64 = 1 << 5;
 const CR0_CD: u64 = 1 << 30;
-const CR0_NW: u64 = 1 << 29;
 const CR4_VMXE: u64 = 1 << 13;
 const CR4_PGE: u64 = 1 << 7;
 
@@ -62,12 +61,6 @@ fn control_register_0(t: &mut Report) {
     check_eq!(t, cpu::write_cr0(cr0 | CR0_CD), Ok(()), "caches off");
     check_eq!(t, cpu::cr0(), cr0 | CR0_CD, "reads back with CD");
     check_eq!(t, cpu::write_cr0(cr0), Ok(()), "caches on");
-    check_eq!(
-        t,
-        cpu::write_cr0(cr0 | CR0_NW),
-        Err(Fault::GP),
-        "NW without CD"
-    );
     check_eq!(
         t,
         cpu::write_cr0(cr0 & !1),

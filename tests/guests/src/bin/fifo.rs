@@ -81,7 +81,7 @@ fn init_control(gfn: u64, offset: u32, vcpu: u32) -> (Reply, u8) {
 
 fn switch(t: &mut Report) {
     let gfn = CONTROL.gfn().raw();
-    let beyond = (4096 - CONTROL_BLOCK_SIZE + 8) as u32;
+    let beyond = u32::try_from(4096 - CONTROL_BLOCK_SIZE + 8).unwrap_or(u32::MAX);
     let offset_beyond = init_control(gfn, beyond, 0).0;
     check!(
         t,

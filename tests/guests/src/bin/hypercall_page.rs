@@ -22,7 +22,7 @@ fn run(t: &mut Report) {
             return;
         }
     };
-    for slot in 0..PAGE_SLOTS {
+    for (slot, number) in (0..PAGE_SLOTS).zip(0_u8..) {
         let mut stub = [0; STUB_SIZE];
         PAGE.view().read(slot * STUB_SIZE, &mut stub);
         if slot == IRET_SLOT {
@@ -34,12 +34,12 @@ fn run(t: &mut Report) {
             );
         } else if slot < 64 {
             // mov eax, slot; vmcall; ret
-            let wanted = [0xb8, slot as u8, 0, 0, 0, 0x0f, 0x01, 0xc1, 0xc3];
+            let wanted = [0xb8, number, 0, 0, 0, 0x0f, 0x01, 0xc1, 0xc3];
             check_eq!(t, stub.first_chunk(), Some(&wanted), "stub {slot}");
         }
     }
     let version = bare(Bare::XenVersion);
-    let nr = XEN_VERSION as usize;
+    let nr = usize::try_from(XEN_VERSION).unwrap_or(0);
     check_eq!(
         t,
         xen::call_through(page, nr, [0; 5]),

@@ -1,0 +1,82 @@
+//! A scripted debugger session: break in Rust code, print a symbolised backtrace.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::micro::{self, Guest};
+use super::{Case, Scenario, Tier};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "gdb",
+    tier: Tier::Qemu,
+    about: "gdb breaks in Rust code and prints a symbolised backtrace",
+    limit: Duration::from_secs(180),
+    run: session,
+}];
+
+/// What the debugger is told at the first Rust line.
+const COMMANDS: &str = "backtrace\nthbreak vmm_core::start::start\ncontinue\nbacktrace\n\
+                        info symbol $pc\n";
+
+fn session(case: &Case<'_>) -> Result<()> {
+    let artifacts = case.artifacts;
+    let name = case.scenario.name;
+    let config = artifacts.file(name, "toml");
+    let guest = Guest {
+        name: "hello",
+        program: "hello",
+        vcpus: 1,
+        cmdline: "",
+    };
+    fs::write(&config, micro::description(artifacts, &[guest])).context("writing the system")?;
+    let script = artifacts.file(name, "gdb");
+    fs::write(&script, COMMANDS).context("writing the debugger's commands")?;
+    let log = artifacts.log(name);
+    let out = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
+        .arg("gdb")
+        .arg("--config")
+        .arg(&config)
+        .arg("--batch")
+        .arg(&script)
+        .current_dir(artifacts.workspace().root())
+        .stdin(Stdio::null())
+        .stderr(out.try_clone()?)
+        .stdout(out)
+        .spawn()
+        .context("cannot run cargo xtask gdb")?;
+    let end = Instant::now() + case.scenario.limit;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            anyhow::bail!(
+                "the session did not end within {} s",
+                case.scenario.limit.as_secs()
+            );
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    let said = fs::read_to_string(&log).context("reading the session")?;
+    ensure!(status.success(), "the session ended with {status}");
+    for words in [
+        // Frame 0 of both backtraces with its source line, and the caller of the second.
+        &["#0", "boot_start", "boot/src/start.rs:"][..],
+        &["#0", "vmm_core::start::start", "vmm-core/src/start.rs:"],
+        &["#1", "boot/src/"],
+        &["start", "in section .text"],
+    ] {
+        let found = said
+            .lines()
+            .any(|line| words.iter().all(|word| line.contains(word)));
+        ensure!(found, "no line of the session has all of {words:?}");
+    }
+    Ok(())
+}

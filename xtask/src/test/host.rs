@@ -1,0 +1,77 @@
+//! The host tier: `cargo test` over every crate that runs on this machine.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::runner::Tally;
+use super::{Case, Scenario, Tier};
+use crate::workspace::Workspace;
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "host",
+    tier: Tier::Host,
+    about: "unit and property tests of every crate's logic",
+    limit: Duration::from_secs(1800),
+    run: check,
+}];
+
+fn check(case: &Case<'_>) -> Result<()> {
+    let tally = run(case.artifacts.workspace())?;
+    ensure!(tally.failed == 0, "{} tests failed", tally.failed);
+    Ok(())
+}
+
+/// Runs them all; what a failure says is shown.
+pub(super) fn run(ws: &Workspace) -> Result<Tally> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let done = Command::new(cargo)
+        .args(["test", "--quiet", "--no-fail-fast"])
+        .current_dir(ws.root())
+        .output()
+        .context("cannot run cargo")?;
+    let out = String::from_utf8_lossy(&done.stdout);
+    let tally = count(&out);
+    if !done.status.success() {
+        println!("{out}");
+        eprintln!("{}", String::from_utf8_lossy(&done.stderr));
+        if tally.failed == 0 {
+            bail!("cargo test failed ({}), see above", done.status);
+        }
+    }
+    Ok(tally)
+}
+
+/// Adds up the `test result:` lines.
+fn count(out: &str) -> Tally {
+    let mut tally = Tally::default();
+    for line in out.lines().filter(|line| line.starts_with("test result:")) {
+        let number = |what: &str| -> u64 {
+            let before = line.split(what).next().unwrap_or_default();
+            before
+                .split_whitespace()
+                .next_back()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0)
+        };
+        tally.passed += number(" passed");
+        tally.failed += number(" failed");
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count;
+
+    #[test]
+    fn results_add_up() {
+        let tally = count(
+            "running 2 tests\n..\n\
+             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; finished in 0.00s\n\
+             test result: FAILED. 40 passed; 3 failed; 1 ignored; finished in 1.00s\n",
+        );
+        assert_eq!((tally.passed, tally.failed), (42, 3));
+    }
+}

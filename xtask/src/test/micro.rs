@@ -1,0 +1,236 @@
+//! Micro-guests: many behaviours in one boot, each guest's last line its verdict.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::transcript::Transcript;
+use super::{Artifacts, Case, Scenario, Script, Tier};
+use crate::machine::{Boot, Kind, Spec};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "guests",
+        tier: Tier::Bochs,
+        about: "thirteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        limit: Duration::from_secs(180),
+        run: together,
+    },
+    Scenario {
+        name: "guests-smp",
+        tier: Tier::Bochs,
+        about: "two vCPUs on two CPUs: start-up, IPIs, FPU state beside each other",
+        limit: Duration::from_secs(180),
+        run: two_cpus,
+    },
+    Scenario {
+        name: "guests-time",
+        tier: Tier::Bochs,
+        about: "clock, wall clock and timers, alone on the machine",
+        limit: Duration::from_secs(120),
+        run: time,
+    },
+    Scenario {
+        name: "guests-ends",
+        tier: Tier::Bochs,
+        about: "crash, triple fault, reboot and forbidden access end their own domain only",
+        limit: Duration::from_secs(180),
+        run: ends,
+    },
+    Scenario {
+        name: "one-cpu-two-vcpus",
+        tier: Tier::Bochs,
+        about: "two vCPUs share one CPU beside a guest that never yields",
+        limit: Duration::from_secs(180),
+        run: crowded,
+    },
+];
+
+/// One domain of a test's system.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guest {
+    /// The domain's name.
+    pub(super) name: &'static str,
+    /// The micro-guest's program.
+    pub(super) program: &'static str,
+    pub(super) vcpus: u32,
+    pub(super) cmdline: &'static str,
+}
+
+impl Guest {
+    const fn new(program: &'static str) -> Self {
+        Self {
+            name: program,
+            program,
+            vcpus: 1,
+            cmdline: "",
+        }
+    }
+
+    const fn smp(program: &'static str) -> Self {
+        Self {
+            vcpus: 2,
+            ..Self::new(program)
+        }
+    }
+}
+
+/// A description with these domains, 16 MiB each, that stay down when they reboot.
+pub(super) fn description(artifacts: &Artifacts, guests: &[Guest]) -> String {
+    let mut toml = String::new();
+    for Guest {
+        name,
+        program,
+        vcpus,
+        cmdline,
+    } in guests
+    {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            toml,
+            "[[domain]]\nname = {name:?}\nkernel = {:?}\nmemory = \"16M\"\nvcpus = {vcpus}\n\
+             cmdline = {cmdline:?}\non_reboot = \"stop\"\n",
+            artifacts.guest(program).display().to_string(),
+        );
+    }
+    toml
+}
+
+fn boot(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<Transcript> {
+    let toml = description(case.artifacts, guests);
+    let iso = case.artifacts.iso(case.scenario.name, &toml)?;
+    let spec = Spec {
+        cpus,
+        memory_mib: 512,
+        ..Spec::new(Kind::Bochs, Boot::Iso(iso))
+    };
+    Script::for_case(case, &spec)?.finish()
+}
+
+/// Checks the verdict of each guest and gathers all failures.
+fn verdicts(said: &Transcript, shown: &str, guests: &[Guest]) -> Result<()> {
+    let failures: Vec<String> = guests
+        .iter()
+        .filter_map(|guest| verdict(said, shown, guest.name).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+fn verdict(said: &Transcript, shown: &str, name: &str) -> Result<()> {
+    let lines = said.lines_of(name, shown);
+    let verdict = lines
+        .iter()
+        .rev()
+        .find_map(|line| line.strip_prefix("verdict: "));
+    let verdict = verdict.with_context(|| format!("{name} came to no verdict"))?;
+    ensure!(verdict.starts_with("pass"), "{name}: {verdict}");
+    Ok(())
+}
+
+/// Checks that all guests passed, powered off by themselves and the run ended well.
+fn all_pass(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<()> {
+    let said = boot(case, cpus, guests)?;
+    let shown = guests.first().map_or("", |guest| guest.name);
+    verdicts(&said, shown, guests)?;
+    for guest in guests {
+        said.line_with(&[guest.name, "shut down: poweroff"])?;
+    }
+    said.ended_well()
+}
+
+fn together(case: &Case<'_>) -> Result<()> {
+    let alone = Guest {
+        cmdline: "vcpus=1",
+        ..Guest::new("fpu")
+    };
+    let guests = [
+        Guest::new("hello"),
+        Guest::new("cpuid"),
+        Guest::new("msr"),
+        Guest::new("io"),
+        Guest::new("hypercalls"),
+        Guest::new("hypercall_page"),
+        Guest::new("events"),
+        Guest::new("fifo"),
+        Guest::new("shared_info"),
+        Guest::new("memory_ops"),
+        Guest::new("exceptions"),
+        Guest::new("apic"),
+        alone,
+    ];
+    all_pass(case, 1, &guests)
+}
+
+fn two_cpus(case: &Case<'_>) -> Result<()> {
+    all_pass(
+        case,
+        2,
+        &[Guest::smp("ipi"), Guest::smp("vcpu_up"), Guest::smp("fpu")],
+    )
+}
+
+fn crowded(case: &Case<'_>) -> Result<()> {
+    let spinner = Guest {
+        cmdline: "ms=400",
+        ..Guest::new("spinner")
+    };
+    all_pass(case, 1, &[spinner, Guest::smp("fpu"), Guest::smp("ipi")])
+}
+
+fn time(case: &Case<'_>) -> Result<()> {
+    all_pass(case, 1, &[Guest::new("timer")])
+}
+
+/// How each of the ending guests ends: its name, and words of the hypervisor's line about it.
+pub(super) const ENDINGS: [(Guest, &[&str]); 4] = [
+    (Guest::new("triple_fault"), &["triple"]),
+    (Guest::new("forbidden"), &["crashed", "0xd0000000"]),
+    (Guest::new("crash"), &["shut down: crash"]),
+    (Guest::new("reboot"), &["shut down: reboot"]),
+];
+
+/// Checks the hypervisor's line about each end in `endings`.
+pub(super) fn check_endings(said: &Transcript, endings: &[(Guest, &[&str])]) -> Result<()> {
+    for (guest, words) in endings {
+        let mark = format!("{}: ", guest.name);
+        let line = said.lines().find(|line| {
+            line.starts_with('[') && line.contains(&mark) && words.iter().all(|w| line.contains(w))
+        });
+        if line.is_none() {
+            bail!(
+                "the hypervisor said no line about {} with {words:?}",
+                guest.name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn ends(case: &Case<'_>) -> Result<()> {
+    // The witness outlives the others and notices that time and its own memory stay in order.
+    let witness = Guest {
+        name: "witness",
+        cmdline: "ms=1500",
+        ..Guest::new("spinner")
+    };
+    let mut guests = vec![witness];
+    guests.extend(ENDINGS.iter().map(|(guest, _)| *guest));
+    let said = boot(case, 1, &guests)?;
+    check_endings(&said, &ENDINGS)?;
+    verdict(&said, "witness", "witness")?;
+    // Before it ran into nowhere every call of the forbidden guest had been refused.
+    verdict(&said, "witness", "forbidden")?;
+    let last_end = said
+        .lines()
+        .filter(|line| line.contains("shut down: "))
+        .last();
+    let last_end = last_end.context("no domain ended")?;
+    ensure!(
+        last_end.contains("witness"),
+        "the witness did not outlive the others: {last_end}"
+    );
+    said.ended_well()
+}
