@@ -11,7 +11,7 @@ use spin::{Mutex, RwLock};
 use system::DomainConfig;
 use vmx::caps::Features;
 
-use super::{Domain, HvmParams, Life, VcpuRef, list};
+use super::{Domain, HvmParams, Life, VcpuRef, Watchdogs, list};
 use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap};
 use crate::builder::{BuildError, DomainImage, Entry, GuestWriter};
 use crate::console::DomainConsole;
@@ -277,7 +277,8 @@ fn finish(
         id,
         name: config.name.clone(),
         config_index,
-        max_pages: config.memory_pages,
+        max_pages: p2m.ram_pages(),
+        memory_map: MemoryMap::new(config.memory_pages),
         clock,
         msrs,
         msr_bitmap,
@@ -292,6 +293,7 @@ fn finish(
         wide: AtomicBool::new(true),
         vm_assist: AtomicU32::new(0),
         console: DomainConsole::new(console, console_port),
+        watchdogs: Watchdogs::new(),
         vcpus,
         online: AtomicU32::new(0),
         flush_epoch: AtomicU64::new(1),

@@ -7,6 +7,7 @@ pub mod build;
 pub mod lifecycle;
 pub mod list;
 pub mod params;
+pub mod watchdog;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,6 +18,7 @@ use abi::shared_info;
 use abi::{DomId, EvtchnPort, Gfn, VcpuId, Virq};
 use spin::{Mutex, RwLock};
 
+use crate::builder::memmap::MemoryMap;
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Peer, Wake};
 use crate::grant::GrantTable;
@@ -30,6 +32,7 @@ use crate::vcpu::{Signals, Vcpu};
 
 pub use lifecycle::{Life, ShutdownReason};
 pub use params::HvmParams;
+pub use watchdog::Watchdogs;
 
 /// A domain.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Domain {
     pub config_index: usize,
     /// The most pages of RAM it may own.
     pub max_pages: u64,
+    /// The memory map it was built with.
+    pub memory_map: MemoryMap,
     /// Its time base.
     pub clock: Clock,
     /// What CPUID tells its vCPUs.
@@ -71,6 +76,8 @@ pub struct Domain {
     pub vm_assist: AtomicU32,
     /// The hypervisor's end of the domain's console.
     pub console: DomainConsole,
+    /// Its watchdogs.
+    pub watchdogs: Watchdogs,
     /// Its vCPUs, by id.
     pub vcpus: Box<[Vcpu]>,
     /// vCPUs that are online.

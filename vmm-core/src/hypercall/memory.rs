@@ -11,7 +11,6 @@ use abi::memory::{
 };
 
 use super::{Args, Ctx, HypercallOutcome, extents, physmap};
-use crate::builder::memmap;
 
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
@@ -47,8 +46,13 @@ fn memory_map(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let request = ctx.read_either::<MemoryMap, CompatMemoryMap>(arg)?;
     let mut at = request.buffer;
     let mut written = 0u32;
-    let ranges = memmap::MemoryMap::new(ctx.domain().max_pages).ranges();
-    for range in ranges.into_iter().take(request.nr_entries as usize) {
+    for range in ctx
+        .domain()
+        .memory_map
+        .ranges()
+        .into_iter()
+        .take(request.nr_entries as usize)
+    {
         let entry = MapEntry {
             addr: range.start.into(),
             size: range.size.into(),

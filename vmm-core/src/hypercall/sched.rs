@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use abi::sched::{
     BLOCK, CompatPoll, PIN_OVERRIDE, POLL, POLL_MAX_PORTS, Poll, REMOTE_SHUTDOWN, SHUTDOWN,
-    Shutdown, YIELD,
+    Shutdown, WATCHDOG, Watchdog, YIELD,
 };
 use abi::vm_assist::{DISABLE, ENABLE, RUNSTATE_UPDATE_FLAG};
 use abi::{Errno, EvtchnPort};
@@ -13,7 +13,7 @@ use super::{Args, Ctx, HypercallOutcome, low_half};
 use crate::domain::ShutdownReason;
 use crate::evtchn;
 use crate::exit::Next;
-use crate::time::Tsc;
+use crate::time::{Tsc, ticks_from_us};
 
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
@@ -22,6 +22,7 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
         BLOCK => HypercallOutcome::DoneThen(0, Next::Block),
         POLL => poll(ctx, arg).unwrap_or_else(HypercallOutcome::from),
         SHUTDOWN => shutdown(ctx, arg).into(),
+        WATCHDOG => watchdog(ctx, arg).into(),
         REMOTE_SHUTDOWN | PIN_OVERRIDE => Errno::Eperm.into(),
         _ => Errno::Enosys.into(),
     }
@@ -64,6 +65,19 @@ fn poll(ctx: &mut Ctx<'_, '_>, arg: u64) -> Result<HypercallOutcome, Errno> {
         timeout => ctx.domain().clock.instant(timeout),
     };
     Ok(HypercallOutcome::DoneThen(0, Next::Block))
+}
+
+/// Starts, sets again or gives back a watchdog of the domain.
+fn watchdog(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
+    let Watchdog { id, timeout } = ctx.read(arg)?;
+    let ticks = ticks_from_us(u64::from(timeout).saturating_mul(1_000_000));
+    let deadline = (timeout != 0).then(|| Tsc::now().after(ticks));
+    let watchdogs = &ctx.domain().watchdogs;
+    match (id, deadline) {
+        (0, Some(deadline)) => watchdogs.start(deadline),
+        (0, None) => Err(Errno::Einval),
+        (id, deadline) => watchdogs.set(id, deadline).map(|()| 0),
+    }
 }
 
 /// Turns a feature of the domain on or off.

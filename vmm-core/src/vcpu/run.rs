@@ -218,14 +218,23 @@ impl Running<'_> {
 
     /// When the guest must be left at the latest.
     fn next_stop(&self, cpu: &PerCpu, slice_end: Option<Tsc>) -> Tsc {
-        let own = self.cpu.timers.next().min(self.cpu.lapic_deadline());
+        let own = self.own_deadline();
         // Sleepers are woken by their deadline too; the lock is this pCPU's and all but free.
         let sleepers = cpu.run_queue.lock().next_deadline();
         own.min(sleepers).min(slice_end.unwrap_or(Tsc::NEVER))
     }
 
+    /// When something of the vCPU's own, or of its domain, is due.
+    fn own_deadline(&self) -> Tsc {
+        let timers = self.cpu.timers.next().min(self.cpu.lapic_deadline());
+        timers.min(self.domain.watchdogs.earliest())
+    }
+
     /// Raises what the vCPU's own timers have due.
     pub fn expire_timers(&mut self, now: Tsc) {
+        if self.domain.watchdogs.earliest() <= now {
+            self.domain.shut_down(ShutdownReason::Watchdog);
+        }
         let expired = self.cpu.timers.expire(now);
         if expired.virq_timer {
             self.domain
@@ -298,7 +307,7 @@ impl Running<'_> {
         if let Some(info) = &self.cpu.info {
             info.clear_upcall_mask();
         }
-        let deadline = self.cpu.timers.next().min(self.cpu.lapic_deadline());
+        let deadline = self.own_deadline();
         if !self.vcpu.transition(RunState::Running, RunState::Blocked) {
             return None;
         }
