@@ -87,11 +87,25 @@ fn plain_reasons() {
         let decoded = decode(&raw(number));
         let plain = Decoded {
             exit: expected,
+            reason: number,
             redeliver: None,
             nmi_unblocking_due_to_iret: false,
         };
         assert_eq!(decoded, plain);
     }
+}
+
+#[test]
+fn bare_reasons_decode_alike_on_both_ways() {
+    let mut bare = 0;
+    for number in 0..=u16::MAX {
+        if let Some(decoded) = Decoded::bare(number) {
+            assert_eq!(decoded, decode(&raw(number)));
+            assert!(reason::Needs::of(number).is_empty());
+            bare += 1;
+        }
+    }
+    assert_eq!(bare, 7);
 }
 
 #[test]

@@ -17,3 +17,10 @@ pub use qual::{
     RegisterOperand, SegmentReg, StringIo, TableAccess, TableRegister, TaskSource, TaskSwitch,
 };
 pub use raw::RawExit;
+
+/// The basic exit reason in an exit reason: its low half.
+#[inline]
+pub(crate) const fn basic(reason: u32) -> u16 {
+    let [low, high, ..] = reason.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}

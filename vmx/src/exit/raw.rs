@@ -34,14 +34,13 @@ impl RawExit {
     /// The basic exit reason.
     #[must_use]
     pub const fn basic_reason(&self) -> u16 {
-        let [low, high, ..] = self.reason.to_le_bytes();
-        u16::from_le_bytes([low, high])
+        super::basic(self.reason)
     }
 
-    /// Reads the exit that just happened.
-    pub(crate) fn read(vmcs: &CurrentVmcs<'_>) -> Self {
+    /// Reads the exit that just happened; `reason` is its exit reason.
+    pub(crate) fn read(vmcs: &CurrentVmcs<'_>, reason: u32) -> Self {
         let mut raw = Self {
-            reason: vmcs.read(field::EXIT_REASON),
+            reason,
             ..Self::default()
         };
         let needs = Needs::of(raw.basic_reason());

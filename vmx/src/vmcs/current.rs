@@ -14,8 +14,7 @@ use super::segment::{Segment, SegmentName};
 use crate::caps::{Controls, Features, bits};
 use crate::enable::VmxOn;
 use crate::event::Event;
-use crate::exit::RawExit;
-use crate::exit::reason;
+use crate::exit::{self, Decoded, RawExit, decode};
 use crate::instr::{self, InstructionError, VmFail};
 use crate::regs::GuestRegs;
 use crate::{entry, invvpid};
@@ -257,11 +256,35 @@ impl<'a> CurrentVmcs<'a> {
     /// [`crate::Exit::EntryFailure`].)
     #[inline]
     pub fn enter(&mut self, regs: &mut GuestRegs) -> Result<RawExit, EntryFailure> {
+        let reason = self.enter_guest(regs)?;
+        Ok(RawExit::read(self, reason))
+    }
+
+    /// Enters the guest, returns at the next VM exit, and decodes it: [`Self::enter`] and
+    /// [`decode`] in one, with a short cut for the frequent exits whose reason tells everything.
+    ///
+    /// # Errors
+    /// As for [`Self::enter`].
+    #[inline]
+    pub fn run(&mut self, regs: &mut GuestRegs) -> Result<Decoded, EntryFailure> {
+        let reason = self.enter_guest(regs)?;
+        Ok(match Decoded::bare(exit::basic(reason)) {
+            Some(decoded) => decoded,
+            None => self.decode_details(reason),
+        })
+    }
+
+    #[inline(never)]
+    fn decode_details(&self, reason: u32) -> Decoded {
+        decode(&RawExit::read(self, reason))
+    }
+
+    /// Enters the guest and returns the exit reason.
+    #[inline]
+    fn enter_guest(&mut self, regs: &mut GuestRegs) -> Result<u32, EntryFailure> {
         let host_rsp = entry::host_rsp(regs);
         if self.vmcs.host_rsp != host_rsp {
-            // SAFETY: where the landing place stores the guest's registers in this very `regs`.
-            unsafe { self.write_any(field::HOST_RSP, host_rsp) };
-            self.vmcs.host_rsp = host_rsp;
+            self.move_host_rsp(host_rsp);
         }
         // SAFETY: the VMCS is current with host state and controls written by `init_controls`
         // (without it the entry is refused: an empty VMCS has no valid controls); HOST_RSP
@@ -270,11 +293,19 @@ impl<'a> CurrentVmcs<'a> {
         if refused != 0 {
             return Err(entry_failure(refused));
         }
-        let raw = RawExit::read(self);
+        let reason = self.read(field::EXIT_REASON);
         if !self.vmcs.launched {
-            self.vmcs.launched = raw.reason & reason::ENTRY_FAILURE == 0;
+            self.vmcs.launched = reason & exit::reason::ENTRY_FAILURE == 0;
         }
-        Ok(raw)
+        Ok(reason)
+    }
+
+    #[cold]
+    fn move_host_rsp(&mut self, host_rsp: u64) {
+        // SAFETY: where the landing place stores the guest's registers; the only caller enters
+        // with the registers this is the end of.
+        unsafe { self.write_any(field::HOST_RSP, host_rsp) };
+        self.vmcs.host_rsp = host_rsp;
     }
 
     /// Sets the event the next VM entry injects.
