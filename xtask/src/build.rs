@@ -68,14 +68,7 @@ pub(crate) fn bare_package(ws: &Workspace, package: &str) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(ws.root())
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--bins",
-            "--package",
-            package,
-        ])
+        .args(["build", "--release", "--bins", "--package", package])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"));
