@@ -229,11 +229,13 @@ impl Decoded {
 /// the interrupted delivery had set it.
 #[must_use]
 pub fn decode(raw: &RawExit) -> Decoded {
+    let redeliver = Event::from_info(raw.idt_info, raw.idt_error, raw.instruction_length);
+    let nmi_unblocking_due_to_iret = nmi_unblocked(raw);
     Decoded {
         exit: exit(raw),
         reason: raw.basic_reason(),
-        redeliver: Event::from_info(raw.idt_info, raw.idt_error, raw.instruction_length),
-        nmi_unblocking_due_to_iret: nmi_unblocked(raw),
+        redeliver,
+        nmi_unblocking_due_to_iret,
     }
 }
 
@@ -256,6 +258,11 @@ fn nmi_unblocked(raw: &RawExit) -> bool {
     }
 }
 
+/// Decodes the exit itself.
+///
+/// Here and below, what is kept out of line writes its result where the caller wants it; all in
+/// one function, the compiler would put every result together from scattered bytes at the end.
+#[inline(never)]
 fn exit(raw: &RawExit) -> Exit {
     let basic = raw.basic_reason();
     match basic {
@@ -274,7 +281,7 @@ fn exit(raw: &RawExit) -> Exit {
         reason::APIC_ACCESS => Exit::ApicAccess(apic_access(raw.qualification)),
         reason::VIRTUALIZED_EOI => Exit::VirtualizedEoi(low_byte(raw.qualification)),
         reason::APIC_WRITE => Exit::ApicWrite(ApicQual(raw.qualification).offset()),
-        reason::EPT_VIOLATION => Exit::EptViolation(ept_violation(raw)),
+        reason::EPT_VIOLATION => ept_violation(raw),
         reason::EPT_MISCONFIGURATION => Exit::EptMisconfiguration {
             gpa: Gpa::new(raw.guest_physical),
         },
@@ -299,6 +306,7 @@ fn exit(raw: &RawExit) -> Exit {
 }
 
 /// The exits that an instruction of the guest causes.
+#[inline(never)]
 fn instruction(basic: u16, raw: &RawExit) -> Exit {
     match basic {
         reason::CPUID => Exit::Cpuid,
@@ -311,9 +319,9 @@ fn instruction(basic: u16, raw: &RawExit) -> Exit {
         reason::RSM => Exit::Rsm,
         reason::VMCALL => Exit::Vmcall,
         reason::VMCLEAR..=reason::VMXON => Exit::VmxInstruction(basic),
-        reason::CR_ACCESS => Exit::CrAccess(cr_access(raw)),
+        reason::CR_ACCESS => cr_access(raw),
         reason::MOV_DR => Exit::DrAccess(dr_access(raw.qualification)),
-        reason::IO_INSTRUCTION => Exit::Io(io_access(raw)),
+        reason::IO_INSTRUCTION => io_access(raw),
         reason::RDMSR => Exit::Rdmsr,
         reason::WRMSR => Exit::Wrmsr,
         reason::MWAIT => Exit::Mwait(raw.qualification & 1 != 0),
@@ -357,6 +365,7 @@ fn instruction(basic: u16, raw: &RawExit) -> Exit {
     }
 }
 
+#[inline(never)]
 fn exception_or_nmi(raw: &RawExit) -> Exit {
     let info = raw.intr_info;
     let [vector, ..] = info.to_le_bytes();
@@ -397,9 +406,10 @@ fn task_switch(qualification: u64) -> TaskSwitch {
     }
 }
 
-fn cr_access(raw: &RawExit) -> CrAccess {
+#[inline(never)]
+fn cr_access(raw: &RawExit) -> Exit {
     let qual = CrQual(raw.qualification);
-    match qual.kind() {
+    Exit::CrAccess(match qual.kind() {
         0 => CrAccess::Write {
             cr: qual.number(),
             gpr: qual.gpr(),
@@ -413,7 +423,7 @@ fn cr_access(raw: &RawExit) -> CrAccess {
             source: qual.lmsw_source(),
             memory: qual.lmsw_memory().then_some(Gva::new(raw.guest_linear)),
         },
-    }
+    })
 }
 
 fn dr_access(qualification: u64) -> DrAccess {
@@ -425,7 +435,8 @@ fn dr_access(qualification: u64) -> DrAccess {
     }
 }
 
-fn io_access(raw: &RawExit) -> IoAccess {
+#[inline(never)]
+fn io_access(raw: &RawExit) -> Exit {
     let qual = IoQual(raw.qualification);
     let info = OperandInfo(raw.instruction_info);
     let string = qual.string().then(|| StringIo {
@@ -437,7 +448,7 @@ fn io_access(raw: &RawExit) -> IoAccess {
             SegmentReg::from_bits(info.segment())
         },
     });
-    IoAccess {
+    Exit::Io(IoAccess {
         port: qual.port(),
         // Encoded as size - 1; only 0, 1 and 3 occur.
         size: match qual.size() {
@@ -449,12 +460,13 @@ fn io_access(raw: &RawExit) -> IoAccess {
         string,
         rep: qual.rep(),
         immediate: qual.immediate(),
-    }
+    })
 }
 
-fn ept_violation(raw: &RawExit) -> EptViolation {
+#[inline(never)]
+fn ept_violation(raw: &RawExit) -> Exit {
     let qual = EptQual(raw.qualification);
-    EptViolation {
+    Exit::EptViolation(EptViolation {
         gpa: Gpa::new(raw.guest_physical),
         gla: qual.linear_valid().then_some(Gva::new(raw.guest_linear)),
         gla_is_final: qual.linear_valid() && qual.linear_is_final(),
@@ -473,7 +485,7 @@ fn ept_violation(raw: &RawExit) -> EptViolation {
         shadow_stack: qual.shadow_stack(),
         guest_paging_verification: qual.guest_paging_verification(),
         asynchronous: qual.asynchronous(),
-    }
+    })
 }
 
 fn apic_access(qualification: u64) -> ApicAccess {

@@ -244,6 +244,7 @@ impl<'a> CurrentVmcs<'a> {
             // SAFETY: the caller's promise.
             unsafe { self.write_any(field::HOST_IA32_PAT, host.pat) };
         }
+        self.vmcs.host_of = self.cpu.id;
     }
 
     /// Enters the guest and returns at the next VM exit.
@@ -254,6 +255,9 @@ impl<'a> CurrentVmcs<'a> {
     /// # Errors
     /// When the VM entry is refused. (An entry that fails on *guest* state returns an exit:
     /// [`crate::Exit::EntryFailure`].)
+    ///
+    /// # Panics
+    /// When the VMCS holds no host state of this CPU.
     #[inline]
     pub fn enter(&mut self, regs: &mut GuestRegs) -> Result<RawExit, EntryFailure> {
         let reason = self.enter_guest(regs)?;
@@ -264,6 +268,9 @@ impl<'a> CurrentVmcs<'a> {
     /// [`decode`] in one, with a short cut for the frequent exits whose reason tells everything.
     ///
     /// # Errors
+    /// As for [`Self::enter`].
+    ///
+    /// # Panics
     /// As for [`Self::enter`].
     #[inline]
     pub fn run(&mut self, regs: &mut GuestRegs) -> Result<Decoded, EntryFailure> {
@@ -286,9 +293,8 @@ impl<'a> CurrentVmcs<'a> {
         if self.vmcs.host_rsp != host_rsp {
             self.move_host_rsp(host_rsp);
         }
-        // SAFETY: the VMCS is current with host state and controls written by `init_controls`
-        // (without it the entry is refused: an empty VMCS has no valid controls); HOST_RSP
-        // belongs to `regs`.
+        // SAFETY: the VMCS is current; HOST_RSP belongs to `regs`, and was only written with host
+        // state of this CPU in place (`move_host_rsp`), which `clear` makes it check again.
         let refused = unsafe { entry::enter(regs, self.vmcs.launched) };
         if refused != 0 {
             return Err(entry_failure(refused));
@@ -302,6 +308,10 @@ impl<'a> CurrentVmcs<'a> {
 
     #[cold]
     fn move_host_rsp(&mut self, host_rsp: u64) {
+        assert!(
+            self.vmcs.host_of == self.cpu.id,
+            "init_controls or set_host_state comes first on every CPU"
+        );
         // SAFETY: where the landing place stores the guest's registers; the only caller enters
         // with the registers this is the end of.
         unsafe { self.write_any(field::HOST_RSP, host_rsp) };

@@ -26,6 +26,8 @@ pub struct Vmcs {
     active_on: u32,
     /// What `HOST_RSP` holds; 0 when not known.
     pub(super) host_rsp: u64,
+    /// [`VmxOn::id`] of the CPU whose host state the VMCS holds.
+    pub(super) host_of: u32,
     /// What the primary processor-based controls hold.
     pub(super) primary: u32,
     pub(super) counters: Cell<Counters>,
@@ -50,6 +52,7 @@ impl Vmcs {
             launched: false,
             active_on: NOWHERE,
             host_rsp: 0,
+            host_of: NOWHERE,
             primary: 0,
             counters: Cell::default(),
         }
@@ -120,6 +123,7 @@ impl Vmcs {
         assert!(!cpu.in_use.get(), "no current VMCS in use");
         self.vmclear();
         self.active_on = NOWHERE;
+        self.host_rsp = 0;
         if cpu.current.get() == self.region {
             cpu.current.set(crate::enable::NO_VMCS);
         }
