@@ -21,8 +21,8 @@ use vmm_core::mm::directmap::to_usize;
 use vmm_core::platform::{self, End};
 
 use crate::console::serial::{self, Epitaph};
-use crate::cpu::traps::Frame;
-use crate::cpu::{control, local};
+use crate::cpu::traps::{self, Frame};
+use crate::cpu::{control, local, machine_check};
 use crate::{end, layout};
 
 /// Nobody panics.
@@ -125,6 +125,16 @@ fn epitaph(
     write!(out, "\r\n*** Tessera panic on CPU {cpu}{what}\r\n")?;
     if let Some(frame) = frame {
         write!(out, "{frame}")?;
+        if frame.is_machine_check() {
+            machine_check::report(out)?;
+        }
+    }
+    if traps::stray_nmis() > 0 {
+        write!(
+            out,
+            "*** {} NMIs came unasked before\r\n",
+            traps::stray_nmis()
+        )?;
     }
     let others = local::online() - 1;
     let stopped = STOPPED.load(Ordering::Acquire);

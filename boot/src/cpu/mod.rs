@@ -2,5 +2,6 @@
 
 pub(crate) mod control;
 pub(crate) mod local;
+pub(crate) mod machine_check;
 pub(crate) mod tables;
 pub(crate) mod traps;

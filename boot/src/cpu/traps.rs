@@ -147,6 +147,11 @@ extern "C" fn dispatch(frame: &mut Frame) {
     }
 }
 
+/// How many NMIs came that nobody in the hypervisor had sent.
+pub(crate) fn stray_nmis() -> u64 {
+    STRAY_NMIS.load(Ordering::Relaxed)
+}
+
 /// Takes the path of a host NMI that a VM exit brought: through the IDT, so that its IRET lets
 /// the next one in.
 pub(crate) fn raise_nmi() {
@@ -161,6 +166,11 @@ pub(crate) fn raise_machine_check() {
 }
 
 impl Frame {
+    /// True for a machine check.
+    pub(crate) fn is_machine_check(&self) -> bool {
+        self.vector == u64::from(MACHINE_CHECK)
+    }
+
     /// The exception's short name and the error code or address that says more.
     pub(crate) fn describe(&self) -> impl fmt::Display {
         let (vector, error) = (self.vector, self.error);
