@@ -40,9 +40,11 @@ impl LastWords {
         Some(Self { end, reason })
     }
 
-    /// Whether this is the way a run should end.
+    /// Whether this is the way a run should end: the guests are done, or somebody quit.
     pub(crate) fn good(&self) -> bool {
-        self.end == End::PowerOff && !self.reason.starts_with("panic")
+        let done =
+            self.reason.starts_with("every domain has ended") && !self.reason.ends_with("by crash");
+        self.end == End::PowerOff && (done || self.reason.starts_with("asked for on the console"))
     }
 }
 
@@ -99,9 +101,12 @@ mod tests {
 
     #[test]
     fn last_words_are_read() {
-        let words = LastWords::parse("tessera: end: poweroff (all domains ended)\r").unwrap();
+        let words = LastWords::parse(
+            "tessera: end: poweroff (every domain has ended, the last by poweroff)\r",
+        )
+        .unwrap();
         assert_eq!(words.end, End::PowerOff);
-        assert_eq!(words.reason, "all domains ended");
+        assert_eq!(words.reason, "every domain has ended, the last by poweroff");
         assert!(words.good());
         assert!(
             !LastWords::parse("tessera: end: poweroff (panic)")
