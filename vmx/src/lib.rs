@@ -19,13 +19,13 @@
 //!  vmcs.load(&vmx_on) ─► CurrentVmcs                           per turn on a CPU
 //!      .init_controls(&controls, &VmcsSetup { host: HostState::capture(), .. })   the first time
 //!      .set_host_state(&HostState::capture())                  after a move to another CPU
-//!      .enter(&mut regs) ─► RawExit ─► exit::decode() ─► Decoded
+//!      .run(&mut regs) ─► Decoded       (= .enter() ─► RawExit ─► exit::decode(), shortened)
 //!  vmcs.clear(&vmx_on)                                         before a move, and at the end
 //! ```
 //!
 //! Unsafe code is in the files that touch the CPU: `instr`, `entry`, `enable`, `cpu/*`, and in
-//! `vmcs` the region, the current VMCS and the host state. Everything else takes integers and
-//! returns values.
+//! `vmcs` the region, the current VMCS, its set-up and the host state. Everything else takes
+//! integers and returns values.
 //!
 //! Titles cited as "SDM" are those of Intel's *Software Developer's Manual* (order number 325462,
 //! edition 084 of June 2024; exit reasons above 79 are from later editions).

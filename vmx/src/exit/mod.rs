@@ -6,11 +6,14 @@
 //! ```
 
 mod decode;
+mod kind;
+mod layout;
 mod qual;
 pub mod raw;
 pub mod reason;
 
-pub use decode::{Decoded, Exit, decode};
+pub use decode::{Decoded, decode};
+pub use kind::Exit;
 pub use qual::{
     AddressSize, ApicAccess, ApicAccessKind, CrAccess, DrAccess, EptViolation, ExceptionInfo,
     FailedEntry, GuestStateFault, Invalidate, IoAccess, LinearInfo, MemoryOperand, Operand,

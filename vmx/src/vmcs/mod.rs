@@ -16,11 +16,13 @@ pub mod field;
 mod host;
 pub(crate) mod region;
 mod segment;
+mod setup;
 
 pub use count::Counters;
-pub use current::{CurrentVmcs, EntryFailure, VmcsSetup};
+pub use current::{CurrentVmcs, EntryFailure};
 pub use eptp::Eptp;
 pub use field::{Ctl, Field, Ro, Rw};
 pub use host::HostState;
 pub use region::Vmcs;
 pub use segment::{Segment, SegmentName};
+pub use setup::VmcsSetup;
