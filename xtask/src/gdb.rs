@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::machine::{self, Boot, Kind, Spec};
 use crate::workspace::Workspace;
-use crate::{build, image, setup};
+use crate::{image, setup};
 
 /// Options of `cargo xtask gdb`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,6 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
     }
     setup::ensure(ws)?;
     let image = image::make(ws, args.config.as_deref())?;
-    let debug = build::hypervisor(ws)?.debug;
     let dir = tempfile::tempdir().context("cannot create a directory for gdb's socket")?;
     let socket = dir.path().join("gdb");
     let boot = Boot::Kernel {
@@ -67,7 +66,8 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
         .with_context(|| format!("QEMU did not start: {}", machine.emulator_messages()))?;
     eprintln!("The hypervisor's console goes to {}", serial.display());
 
-    let mut gdb = command(&debug, &socket, args.batch.as_deref());
+    let mut gdb = command(&image.debug, &socket, args.batch.as_deref());
+    gdb.arg("-d").arg(ws.root());
     let mut child = gdb.spawn().context("cannot run gdb (cargo xtask doctor)")?;
     // From here Ctrl-C is for gdb alone.
     let mut interrupt = SigSet::empty();

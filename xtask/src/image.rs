@@ -28,6 +28,8 @@ const DEFAULT_SYSTEM: &str = "xtask/systems/default.toml";
 pub(crate) struct Image {
     /// The hypervisor.
     pub(crate) hypervisor: PathBuf,
+    /// The hypervisor with debug information, which does not boot from here.
+    pub(crate) debug: PathBuf,
     /// The boot archive.
     pub(crate) archive: PathBuf,
     /// Both, with GRUB.
@@ -53,7 +55,11 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
 /// Builds the hypervisor, packs the system `config` and makes the ISO.
 pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     eprintln!("Building the hypervisor (the first time takes minutes)");
-    let hypervisor = build::hypervisor(ws)?.image;
+    let build::Built {
+        image: hypervisor,
+        debug,
+        ..
+    } = build::hypervisor(ws)?;
     let default = ws.root().join(DEFAULT_SYSTEM);
     let out = ws.out()?;
     let archive = out.join("system.tsa");
@@ -67,6 +73,7 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     iso(&hypervisor, Some(&archive), &iso_path)?;
     Ok(Image {
         hypervisor,
+        debug,
         archive,
         iso: iso_path,
     })
