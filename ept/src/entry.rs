@@ -150,6 +150,13 @@ impl Entry {
         Mfn::new(self.frame())
     }
 
+    /// What the guest may do with a leaf's page.
+    #[inline]
+    #[must_use]
+    pub const fn perms(self) -> Perms {
+        Perms::from_bits_retain((self.0 & 7) as u8)
+    }
+
     /// The attributes of a leaf.
     #[inline]
     #[must_use]

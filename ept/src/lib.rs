@@ -26,7 +26,7 @@ pub mod mem;
 pub mod memtype;
 pub mod walk;
 
-pub use entry::{Attr, Perms};
+pub use entry::{Attr, Entry, Perms};
 pub use flush::Flush;
 pub use map::{Ept, EptError};
 pub use mem::TableMem;

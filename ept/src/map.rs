@@ -34,8 +34,8 @@ pub enum EptError {
 pub struct Ept<M: TableMem> {
     mem: M,
     root: Mfn,
-    /// Guest frame numbers have at most this many bits.
-    gfn_bits: u32,
+    /// The first guest frame number outside the address space.
+    end: Gfn,
 }
 
 /// The size of the pages whose leaves each level holds; the root holds none.
@@ -85,7 +85,7 @@ impl<M: TableMem> Ept<M> {
         Ok(Self {
             mem,
             root,
-            gfn_bits,
+            end: Gfn::new(1 << gfn_bits),
         })
     }
 
@@ -100,7 +100,7 @@ impl<M: TableMem> Ept<M> {
     #[inline]
     #[must_use]
     pub const fn gfn_end(&self) -> Gfn {
-        Gfn::new(1 << self.gfn_bits)
+        self.end
     }
 
     /// The memory of the tables.
@@ -113,18 +113,26 @@ impl<M: TableMem> Ept<M> {
     #[inline]
     #[must_use]
     pub fn lookup(&self, gfn: Gfn) -> Option<Leaf> {
-        if gfn.raw() >> self.gfn_bits != 0 {
+        self.entry(gfn).map(|(entry, size)| leaf(gfn, entry, size))
+    }
+
+    /// The entry of the leaf that covers `gfn`, and its size: a lookup for hot paths, which take
+    /// from the entry what they need.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, gfn: Gfn) -> Option<(Entry, PageSize)> {
+        if gfn >= self.end {
             return None;
         }
         let (_, entry, size) = walk::find(&self.mem, self.root, gfn)?;
-        Some(leaf(gfn, entry, size))
+        Some((entry, size))
     }
 
     /// Finds the first leaf that maps `from` or anything above it.
     #[must_use]
     pub fn next(&self, from: Gfn) -> Option<Leaf> {
         let mut gfn = from;
-        while gfn.raw() >> self.gfn_bits == 0 {
+        while gfn < self.end {
             let path = self.path(gfn, PageSize::Size4K);
             let entry = path.slot().read(&self.mem);
             let hole = match LEVELS[path.level] {
@@ -230,7 +238,7 @@ impl<M: TableMem> Ept<M> {
     /// # Errors
     /// `Hole` when there is no leaf, `BadAttr`.
     pub fn reveal(&self, gfn: Gfn, perms: Perms) -> Result<Leaf, EptError> {
-        if gfn.raw() >> self.gfn_bits != 0 {
+        if gfn >= self.end {
             return Err(EptError::OutOfRange);
         }
         if !(Attr {

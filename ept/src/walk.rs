@@ -115,26 +115,33 @@ impl Slot {
 
 /// Finds the leaf that covers `gfn`, which has at most [`GFN_BITS`] bits. Reads one entry per
 /// level and nothing else: hypercalls walk here for every page they touch.
-#[inline]
+#[inline(always)]
 pub(crate) fn find(mem: &impl TableMem, root: Mfn, gfn: Gfn) -> Option<(Slot, Entry, PageSize)> {
     let top = Entry(mem.read(root, root_index(gfn)));
-    if top.is_empty() {
+    let (slot, entry) = below(mem, top, PageSize::Size1G, gfn)?;
+    if entry.large() {
+        return Some((slot, entry, PageSize::Size1G));
+    }
+    let (slot, entry) = below(mem, entry, PageSize::Size2M, gfn)?;
+    if entry.large() {
+        return Some((slot, entry, PageSize::Size2M));
+    }
+    let (slot, entry) = below(mem, entry, PageSize::Size4K, gfn)?;
+    if entry.is_empty() {
         return None;
     }
-    let mut table = top.mfn();
-    for size in [PageSize::Size1G, PageSize::Size2M, PageSize::Size4K] {
-        let slot = Slot {
-            table,
-            index: size.index(gfn),
-        };
-        let entry = slot.read(mem);
-        if entry.is_empty() {
-            return None;
-        }
-        if entry.is_leaf(size) {
-            return Some((slot, entry, size));
-        }
-        table = entry.mfn();
+    Some((slot, entry, PageSize::Size4K))
+}
+
+/// The slot for `gfn`, and what it holds, in the table of `size` that an entry points to.
+#[inline(always)]
+fn below(mem: &impl TableMem, entry: Entry, size: PageSize, gfn: Gfn) -> Option<(Slot, Entry)> {
+    if entry.is_empty() {
+        return None;
     }
-    None
+    let slot = Slot {
+        table: entry.mfn(),
+        index: size.index(gfn),
+    };
+    Some((slot, slot.read(mem)))
 }

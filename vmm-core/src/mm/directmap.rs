@@ -151,99 +151,97 @@ unsafe fn copy(target: *mut u8, source: *const u8, len: usize) {
     }
 }
 
-/// Bytes of RAM that somebody outside the Rust program may read and write at any time.
+/// One frame of RAM that somebody outside the Rust program may read and write at any time.
 ///
 /// Offsets come from our own code, which masks or checks guest values first; a wrong one panics.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<'a> {
-    /// Invariant: valid for reads and writes of `len` bytes during `'a`; no Rust reference to
-    /// plain data points there.
+    /// Invariant: page-aligned, valid for reads and writes of `PAGE_SIZE` bytes during `'a`; no
+    /// Rust reference to plain data points there.
     base: NonNull<u8>,
-    len: usize,
     lives: PhantomData<&'a ()>,
 }
 
 macro_rules! atomic {
     ($name:ident, $atomic:ty, $raw:ty) => {
-        #[doc = concat!("Reads the aligned `", stringify!($raw), "` at `offset`.")]
+        #[doc = concat!("The aligned `", stringify!($raw), "` at `offset`.")]
         #[inline]
         #[must_use]
         pub fn $name(&self, offset: usize) -> &$atomic {
             let size = size_of::<$raw>();
             assert!(
-                offset % size == 0 && self.holds(offset, size),
-                "offset inside the window"
+                offset % size == 0 && offset < PAGE_SIZE,
+                "offset inside the page"
             );
-            // SAFETY: the offset was just checked to stay inside the window.
+            // SAFETY: the offset was just checked to stay inside the page.
             let field = unsafe { self.base.add(offset) };
-            // SAFETY: valid by the invariant on `base`, aligned since windows start on an
-            // 8-byte boundary; atomics may alias a peer's accesses.
+            // SAFETY: valid by the invariant on `base` and aligned like the offset; atomics may
+            // alias a peer's accesses.
             unsafe { field.cast::<$atomic>().as_ref() }
         }
     };
 }
 
-impl Window<'_> {
-    /// Opens a window on `len` bytes from `hpa`, which is a multiple of 8.
+impl<'a> Window<'a> {
+    /// Opens a window on the frame at `base`.
     ///
     /// # Safety
-    /// During the window's lifetime the bytes are RAM in the direct map, the frames belong to a
-    /// guest or to page tables, and nobody holds a Rust reference to plain data in them.
+    /// `base` is the first byte of a frame in the direct map. During `'a` the frame belongs to a
+    /// guest or to page tables, and nobody holds a Rust reference to plain data in it.
     #[inline]
     #[must_use]
-    pub unsafe fn new(hpa: Hpa, len: usize) -> Self {
-        debug_assert!(hpa.raw().is_multiple_of(8), "aligned window");
+    pub const unsafe fn new(base: NonNull<u8>) -> Self {
         Self {
-            base: ptr(hpa),
-            len,
+            base,
             lives: PhantomData,
         }
-    }
-
-    #[inline]
-    fn holds(&self, offset: usize, len: usize) -> bool {
-        offset <= self.len && len <= self.len - offset
     }
 
     atomic!(word32, AtomicU32, u32);
     atomic!(word64, AtomicU64, u64);
 
-    /// Copies bytes out of the window.
+    /// Copies bytes out of the frame.
     ///
     /// # Panics
-    /// When the range leaves the window.
+    /// When the range leaves the frame.
     #[inline]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
-        assert!(self.holds(offset, out.len()), "range inside the window");
-        // SAFETY: the offset was just checked to stay inside the window.
-        let source = unsafe { self.base.add(offset) };
-        // SAFETY: readable by the invariant on `base`, writable since `out` is a slice; `out` is
-        // Rust memory and so never part of a window.
-        unsafe { copy(out.as_mut_ptr(), source.as_ptr(), out.len()) };
+        // SAFETY: `at` checked that the range stays inside the frame, which is readable by the
+        // invariant on `base`; `out` is Rust memory and so never part of a window.
+        unsafe {
+            copy(
+                out.as_mut_ptr(),
+                self.at(offset, out.len()).as_ptr(),
+                out.len(),
+            )
+        };
     }
 
-    /// Copies bytes into the window.
+    /// Copies bytes into the frame.
     ///
     /// # Panics
-    /// When the range leaves the window.
+    /// When the range leaves the frame.
     #[inline]
     pub fn write(&self, offset: usize, data: &[u8]) {
-        assert!(self.holds(offset, data.len()), "range inside the window");
-        // SAFETY: the offset was just checked to stay inside the window.
-        let target = unsafe { self.base.add(offset) };
-        // SAFETY: writable by the invariant on `base`, readable since `data` is a slice; `data`
-        // is Rust memory and so never part of a window.
-        unsafe { copy(target.as_ptr(), data.as_ptr(), data.len()) };
+        // SAFETY: `at` checked that the range stays inside the frame, which is writable by the
+        // invariant on `base`; `data` is Rust memory and so never part of a window.
+        unsafe {
+            copy(
+                self.at(offset, data.len()).as_ptr(),
+                data.as_ptr(),
+                data.len(),
+            )
+        };
     }
-}
 
-/// A window on one whole frame.
-///
-/// # Safety
-/// As for [`Window::new`], for every byte of the frame.
-#[inline]
-#[must_use]
-pub(super) unsafe fn frame_window<'a>(mfn: Mfn) -> Window<'a> {
-    // SAFETY: the caller's promise is the callee's.
-    unsafe { Window::new(mfn.hpa(), PAGE_SIZE) }
+    /// The address of `len` bytes inside the frame.
+    #[inline]
+    fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
+            "range inside the page"
+        );
+        // SAFETY: the offset was just checked to stay inside the page.
+        unsafe { self.base.add(offset) }
+    }
 }

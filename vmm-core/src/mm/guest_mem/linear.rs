@@ -12,6 +12,7 @@ use core::sync::atomic::Ordering;
 
 use abi::{Gpa, Gva};
 use bitflags::bitflags;
+use heapless::Vec;
 
 use super::{AccessError, GuestMemory};
 use crate::fault::GuestFault;
@@ -87,20 +88,46 @@ pub struct Linear {
     user: bool,
     /// Supervisor accesses to user pages are let through although CR4.SMAP is set.
     smap_off: bool,
-    /// Physical address bits the guest knows of.
-    address_bits: u32,
+    mode: Mode,
 }
 
-/// One paging mode: its levels and entries.
+/// A paging mode, with all that a walk asks of it.
+#[derive(Clone, Copy, Debug)]
 struct Mode {
-    levels: u32,
-    /// Linear-address bits each level takes, as a number and as a mask.
-    index_bits: u32,
-    index_mask: u64,
-    wide: bool,
+    kind: Kind,
+    /// Lowest linear-address bit of the top level's index.
+    top: u32,
+    /// Bits reserved in every entry.
+    reserved: u64,
+    /// Address bits below 52 that the guest's CPU does not have.
+    beyond: u64,
 }
 
-/// An entry used on the way, for setting flags later.
+/// The paging modes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Off,
+    Bits32,
+    Pae,
+    Level4,
+    Level5,
+}
+
+impl Kind {
+    /// True for entries of 64 bits.
+    #[inline]
+    const fn wide(self) -> bool {
+        !matches!(self, Self::Bits32)
+    }
+
+    /// True for IA-32e mode, with 64-bit linear addresses.
+    #[inline]
+    const fn long(self) -> bool {
+        matches!(self, Self::Level4 | Self::Level5)
+    }
+}
+
+/// An entry used on the way.
 #[derive(Clone, Copy, Default)]
 struct Used {
     gpa: u64,
@@ -110,8 +137,8 @@ struct Used {
 /// What a walk found.
 struct Found {
     gpa: Gpa,
-    used: [Used; MAX_LEVELS],
-    count: usize,
+    /// The entry that maps the page.
+    leaf: u64,
     /// Rights that all levels grant: `USER`, `WRITABLE`, and `NX` when any forbids execution.
     rights: u64,
 }
@@ -124,6 +151,7 @@ impl Linear {
     #[inline]
     #[must_use]
     pub const fn new(cr0: u64, cr3: u64, cr4: u64, efer: u64, cpl: u8) -> Self {
+        let mode = Mode::new(cr0, cr4, efer, 52);
         Self {
             cr0,
             cr3,
@@ -131,7 +159,7 @@ impl Linear {
             efer,
             user: cpl == 3,
             smap_off: true,
-            address_bits: 52,
+            mode,
         }
     }
 
@@ -146,21 +174,15 @@ impl Linear {
     /// reserved in its page tables.
     #[must_use]
     pub const fn with_address_bits(mut self, bits: u32) -> Self {
-        self.address_bits = if bits < 52 { bits } else { 52 };
+        self.mode = Mode::new(self.cr0, self.cr4, self.efer, bits);
         self
-    }
-
-    /// True while the vCPU is in IA-32e mode, with 64-bit linear addresses.
-    #[inline]
-    const fn is_long(&self) -> bool {
-        self.cr0 & CR0_PG != 0 && self.efer & EFER_LMA != 0
     }
 
     /// The first address of the page after the one of `at`; wraps as the CPU does.
     #[inline]
     pub(super) const fn next_page(&self, at: Gva) -> Gva {
         let next = (at.raw() | 0xfff).wrapping_add(1);
-        Gva::new(if self.is_long() {
+        Gva::new(if self.mode.kind.long() {
             next
         } else {
             next & 0xffff_ffff
@@ -171,25 +193,52 @@ impl Linear {
     ///
     /// # Errors
     /// The page fault or general protection the access would raise.
+    #[inline]
     pub fn translate(
         &self,
         memory: &GuestMemory<'_>,
         at: Gva,
         access: Access,
     ) -> Result<Gpa, AccessError> {
-        if self.cr0 & CR0_PG == 0 {
-            return Ok(Gpa::new(at.raw() & 0xffff_ffff));
-        }
-        let mode = self.mode();
-        let at = if self.is_long() {
-            canonical(at, &mode)?
-        } else {
-            Gva::new(at.raw() & 0xffff_ffff)
+        let at = match self.mode.kind {
+            Kind::Off => return Ok(Gpa::new(at.raw() & 0xffff_ffff)),
+            Kind::Level4 => canonical::<16>(at)?,
+            Kind::Level5 => canonical::<7>(at)?,
+            Kind::Bits32 | Kind::Pae => Gva::new(at.raw() & 0xffff_ffff),
         };
+        let mut all = ACCESSED;
+        let see = |used: Used| all &= used.entry;
+        // The walk of 64-bit code, which hypercalls come from, is compiled apart.
+        let found = if self.mode.kind.long() {
+            self.walk::<true>(memory, at, access, see)?
+        } else {
+            self.walk::<false>(memory, at, access, see)?
+        };
+        self.check_rights(found.rights, at, access)?;
+        let flagged = all != 0 && (!access.writes() || found.leaf & DIRTY != 0);
+        if flagged {
+            Ok(found.gpa)
+        } else {
+            self.translate_and_flag(memory, at, access)
+        }
+    }
+
+    /// Translates once more, and sets the flags that are missing.
+    #[cold]
+    fn translate_and_flag(
+        &self,
+        memory: &GuestMemory<'_>,
+        at: Gva,
+        access: Access,
+    ) -> Result<Gpa, AccessError> {
         for _ in 0..MAX_TRIES {
-            let found = self.walk(memory, &mode, at, access)?;
+            let mut path: Vec<Used, MAX_LEVELS> = Vec::new();
+            // A walk is no longer than its mode's levels.
+            let found = self.walk::<false>(memory, at, access, |used| {
+                let _ = path.push(used);
+            })?;
             self.check_rights(found.rights, at, access)?;
-            if set_flags(memory, &found, access.writes(), mode.wide) {
+            if set_flags(memory, &path, access.writes(), self.mode.kind.wide()) {
                 return Ok(found.gpa);
             }
         }
@@ -197,140 +246,89 @@ impl Linear {
         Err(self.fault(at, access, 0))
     }
 
-    #[inline]
-    const fn mode(&self) -> Mode {
-        if self.is_long() {
-            let levels = if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
-            Mode {
-                levels,
-                index_bits: 9,
-                index_mask: 0x1ff,
-                wide: true,
-            }
-        } else if self.cr4 & CR4_PAE != 0 {
-            Mode {
-                levels: 3,
-                index_bits: 9,
-                index_mask: 0x1ff,
-                wide: true,
-            }
-        } else {
-            Mode {
-                levels: 2,
-                index_bits: 10,
-                index_mask: 0x3ff,
-                wide: false,
-            }
-        }
-    }
-
-    /// Follows the entries from CR3 to the page.
-    #[inline]
-    fn walk(
+    /// Follows the entries from CR3 to the page, showing each that has flags. `LONG` says that
+    /// the mode is known to be a 64-bit one.
+    #[inline(always)]
+    fn walk<const LONG: bool>(
         &self,
         memory: &GuestMemory<'_>,
-        mode: &Mode,
         at: Gva,
         access: Access,
+        mut see: impl FnMut(Used),
     ) -> Result<Found, AccessError> {
-        let pae = mode.levels == 3;
-        let mut found = Found {
-            gpa: Gpa::new(0),
-            used: [Used::default(); MAX_LEVELS],
-            count: 0,
-            rights: USER | WRITABLE,
+        let Mode { kind, reserved, .. } = self.mode;
+        let wide = LONG || kind.wide();
+        let (mask, entry_shift, step) = if wide { (0x1ff, 3, 9) } else { (0x3ff, 2, 10) };
+        let mut shift = self.mode.top;
+        let mut table = match kind {
+            _ if LONG => self.cr3 & FRAME,
+            Kind::Pae => self.directory_of_pae(memory, at, access)?,
+            Kind::Bits32 => self.cr3 & 0xffff_f000,
+            Kind::Off | Kind::Level4 | Kind::Level5 => self.cr3 & FRAME,
         };
-        let mut table = self.root(mode);
-        let mut level = mode.levels;
-        while level > 0 {
-            level = level.saturating_sub(1);
-            let shift = 12_u32.saturating_add(level.saturating_mul(mode.index_bits));
-            let index = at.raw() >> shift & mode.index_mask;
-            let gpa = table | index << if mode.wide { 3 } else { 2 };
-            let entry = load(memory, gpa, mode.wide);
+        let mut rights = USER | WRITABLE;
+        loop {
+            let gpa = table | (at.raw() >> shift & mask) << entry_shift;
+            let entry = load(memory, gpa, wide);
             if entry & PRESENT == 0 {
                 return Err(self.fault(at, access, 0));
             }
-            let top_of_pae = pae && level == 2;
-            let large = level > 0 && entry & LARGE != 0 && self.large_allowed(mode, level);
-            if entry & self.reserved(mode, level, large) != 0 {
+            if entry & reserved != 0 {
                 return Err(self.fault(at, access, PF_PRESENT | PF_RESERVED));
             }
-            // A PAE directory-pointer entry has neither rights nor flags. (The CPU reads these
-            // when CR3 is loaded; a guest that changes one must load CR3 again anyway.)
-            if !top_of_pae {
-                found.rights = found.rights & (entry | NX) | entry & NX;
-                if let Some(used) = found.used.get_mut(found.count) {
-                    *used = Used { gpa, entry };
-                    found.count = found.count.saturating_add(1);
-                }
+            rights = rights & (entry | NX) | entry & NX;
+            see(Used { gpa, entry });
+            let large = shift > 12 && entry & LARGE != 0;
+            if large && self.large_is_reserved(shift, entry) {
+                return Err(self.fault(at, access, PF_PRESENT | PF_RESERVED));
             }
-            if large || level == 0 {
+            if shift <= 12 || large && (wide || self.cr4 & CR4_PSE != 0) {
                 let offset = (1_u64 << shift).wrapping_sub(1);
-                found.gpa = Gpa::new(frame(entry, mode.wide, large) & !offset | at.raw() & offset);
-                return Ok(found);
+                let gpa = Gpa::new(frame(entry, wide, large) & !offset | at.raw() & offset);
+                return Ok(Found {
+                    gpa,
+                    leaf: entry,
+                    rights,
+                });
             }
-            table = entry & if mode.wide { FRAME } else { 0xffff_f000 };
-        }
-        Ok(found)
-    }
-
-    /// Where the first table starts.
-    #[inline]
-    const fn root(&self, mode: &Mode) -> u64 {
-        match mode.levels {
-            2 => self.cr3 & 0xffff_f000,
-            3 => self.cr3 & 0xffff_ffe0,
-            _ => self.cr3 & FRAME,
+            table = entry & FRAME;
+            shift = shift.saturating_sub(step);
         }
     }
 
-    /// True when bit 7 of an entry at this level means a large page.
-    #[inline]
-    const fn large_allowed(&self, mode: &Mode, level: u32) -> bool {
-        match (mode.levels, level) {
-            (2, _) => self.cr4 & CR4_PSE != 0,
-            (_, 1) => true,
-            (4 | 5, 2) => true,
-            _ => false,
+    /// The page directory a PAE directory-pointer entry names. It has neither rights nor flags.
+    /// (The CPU reads these entries when CR3 is loaded; a guest that changes one must load CR3
+    /// again anyway.)
+    fn directory_of_pae(
+        &self,
+        memory: &GuestMemory<'_>,
+        at: Gva,
+        access: Access,
+    ) -> Result<u64, AccessError> {
+        let gpa = self.cr3 & 0xffff_ffe0 | (at.raw() >> 30 & 3) << 3;
+        let entry = load(memory, gpa, true);
+        if entry & PRESENT == 0 {
+            return Err(self.fault(at, access, 0));
         }
+        if entry & (self.mode.reserved | NX | PDPTE_RESERVED) != 0 {
+            return Err(self.fault(at, access, PF_PRESENT | PF_RESERVED));
+        }
+        Ok(entry & FRAME)
     }
 
-    /// The bits that must be clear in an entry.
-    #[inline]
-    const fn reserved(&self, mode: &Mode, level: u32, large: bool) -> u64 {
-        if !mode.wide {
+    /// True when an entry with bit 7 set, above the lowest level, breaks a rule: the level has no
+    /// large pages, or low address bits are set. The lowest of those is the PAT bit.
+    fn large_is_reserved(&self, shift: u32, entry: u64) -> bool {
+        match (self.mode.kind, shift) {
             // A 4 MiB page has address bits 39:32 in 20:13 (PSE-36), and bit 21 is reserved.
-            return if large {
-                self.high_bits() >> 32 << 13 & 0x1f_e000 | 1 << 21
-            } else {
-                0
-            };
-        }
-        let mut bits = self.high_bits();
-        if self.efer & EFER_NXE == 0 {
-            bits |= NX;
-        }
-        if mode.levels == 3 {
-            // PAE has no ignored bits above the address.
-            bits |= 0x7ff0_0000_0000_0000;
-            if level == 2 {
-                return bits | NX | PDPTE_RESERVED;
+            (Kind::Bits32, _) => {
+                let beyond = self.mode.beyond >> 32 << 13 & 0x1f_e000 | 1 << 21;
+                self.cr4 & CR4_PSE != 0 && entry & beyond != 0
             }
+            (_, 21) => entry & 0x1f_e000 != 0,
+            (_, 30) => entry & 0x3fff_e000 != 0,
+            _ => true,
         }
-        if large {
-            // The low address bits of a large page, but for its PAT bit.
-            bits |= if level == 2 { 0x3fff_e000 } else { 0x1f_e000 };
-        } else if level > 2 {
-            bits |= LARGE;
-        }
-        bits
-    }
-
-    /// Address bits below 52 that the guest's CPU does not have.
-    #[inline]
-    const fn high_bits(&self) -> u64 {
-        FRAME & !(1_u64 << self.address_bits).wrapping_sub(1)
     }
 
     /// Compares what the tables grant with what the access needs (SDM 3A, "Determination of
@@ -383,11 +381,44 @@ impl Linear {
     }
 }
 
+impl Mode {
+    #[inline]
+    const fn new(cr0: u64, cr4: u64, efer: u64, address_bits: u32) -> Self {
+        let (kind, top) = if cr0 & CR0_PG == 0 {
+            (Kind::Off, 12)
+        } else if efer & EFER_LMA != 0 {
+            if cr4 & CR4_LA57 != 0 {
+                (Kind::Level5, 48)
+            } else {
+                (Kind::Level4, 39)
+            }
+        } else if cr4 & CR4_PAE != 0 {
+            (Kind::Pae, 21)
+        } else {
+            (Kind::Bits32, 22)
+        };
+        let bits = if address_bits < 52 { address_bits } else { 52 };
+        let beyond = FRAME & !(1_u64 << bits).wrapping_sub(1);
+        let nx = if efer & EFER_NXE == 0 { NX } else { 0 };
+        let reserved = match kind {
+            Kind::Off | Kind::Bits32 => 0,
+            // PAE has no ignored bits above the address.
+            Kind::Pae => beyond | nx | 0x7ff0_0000_0000_0000,
+            Kind::Level4 | Kind::Level5 => beyond | nx,
+        };
+        Self {
+            kind,
+            top,
+            reserved,
+            beyond,
+        }
+    }
+}
+
 /// Refuses an address whose upper bits do not repeat the highest translated one.
 #[inline]
-fn canonical(at: Gva, mode: &Mode) -> Result<Gva, AccessError> {
-    let unused = if mode.levels == 5 { 7 } else { 16 };
-    let extended = (at.raw() << unused).cast_signed() >> unused;
+fn canonical<const UNUSED: u32>(at: Gva) -> Result<Gva, AccessError> {
+    let extended = (at.raw() << UNUSED).cast_signed() >> UNUSED;
     if extended.cast_unsigned() == at.raw() {
         Ok(at)
     } else {
@@ -398,21 +429,19 @@ fn canonical(at: Gva, mode: &Mode) -> Result<Gva, AccessError> {
 /// The address of the page an entry maps.
 #[inline]
 const fn frame(entry: u64, wide: bool, large: bool) -> u64 {
-    if wide {
-        entry & FRAME
-    } else if large {
+    if large && !wide {
         entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32
     } else {
-        entry & 0xffff_f000
+        entry & FRAME
     }
 }
 
 /// Reads an entry, once. One that lies outside memory reads as all ones.
-#[inline]
+#[inline(always)]
 fn load(memory: &GuestMemory<'_>, gpa: u64, wide: bool) -> u64 {
     let gpa = Gpa::new(gpa);
     let Some(page) = memory.page(gpa.gfn()) else {
-        return u64::MAX;
+        return if wide { u64::MAX } else { u32::MAX.into() };
     };
     if wide {
         page.word64(gpa.page_offset()).load(Ordering::Acquire)
@@ -425,20 +454,15 @@ fn load(memory: &GuestMemory<'_>, gpa: u64, wide: bool) -> u64 {
 
 /// Sets the accessed flag in all entries used and the dirty flag in the last; false when one has
 /// changed since it was read. Tables the guest cannot write keep their flags.
-#[inline]
-fn set_flags(memory: &GuestMemory<'_>, found: &Found, write: bool, wide: bool) -> bool {
-    let last = found.count.saturating_sub(1);
-    for (level, used) in found.used.iter().take(found.count).enumerate() {
+fn set_flags(memory: &GuestMemory<'_>, path: &[Used], write: bool, wide: bool) -> bool {
+    let last = path.len().saturating_sub(1);
+    path.iter().enumerate().all(|(level, used)| {
         let dirty = if write && level == last { DIRTY } else { 0 };
         let wanted = used.entry | ACCESSED | dirty;
-        if wanted != used.entry && !exchange(memory, *used, wanted, wide) {
-            return false;
-        }
-    }
-    true
+        wanted == used.entry || exchange(memory, *used, wanted, wide)
+    })
 }
 
-#[cold]
 fn exchange(memory: &GuestMemory<'_>, used: Used, wanted: u64, wide: bool) -> bool {
     let gpa = Gpa::new(used.gpa);
     let Some(page) = memory.writable_page(gpa.gfn()) else {

@@ -48,7 +48,7 @@ impl From<AccessError> for Errno {
 #[derive(Debug)]
 pub struct GuestMemory<'a> {
     p2m: &'a P2m,
-    last: Cell<Option<Run<'a>>>,
+    last: Cell<Run<'a>>,
 }
 
 impl<'a> GuestMemory<'a> {
@@ -58,7 +58,7 @@ impl<'a> GuestMemory<'a> {
     pub const fn new(p2m: &'a P2m) -> Self {
         Self {
             p2m,
-            last: Cell::new(None),
+            last: Cell::new(Run::NONE),
         }
     }
 
@@ -252,30 +252,28 @@ impl<'a> GuestMemory<'a> {
     }
 
     /// The bytes of a guest frame, if it has any.
-    #[inline]
+    #[inline(always)]
     fn page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        self.run(gfn).and_then(|run| run.page(gfn))
+        match self.last.get().page(gfn) {
+            None => self.find(gfn),
+            found => found,
+        }
     }
 
     /// The bytes of a guest frame that the guest may write.
     #[inline]
     fn writable_page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        self.run(gfn)
-            .filter(Run::writable)
-            .and_then(|run| run.page(gfn))
+        let page = self.page(gfn)?;
+        // `page` has left the run of this frame behind.
+        self.last.get().writable().then_some(page)
     }
 
-    /// The page that maps a guest frame: the last one used, or found by a walk.
-    #[inline]
-    fn run(&self, gfn: Gfn) -> Option<Run<'a>> {
-        if let Some(run) = self.last.get()
-            && run.holds(gfn)
-        {
-            return Some(run);
-        }
+    /// Finds the page that maps a guest frame, and remembers it.
+    #[inline(never)]
+    fn find(&self, gfn: Gfn) -> Option<Window<'a>> {
         let run = self.p2m.run(gfn)?;
-        self.last.set(Some(run));
-        Some(run)
+        self.last.set(run);
+        run.page(gfn)
     }
 }
 

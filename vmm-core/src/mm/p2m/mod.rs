@@ -24,9 +24,10 @@ mod flush;
 mod tables;
 
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 
-use abi::{DomId, Errno, Gfn, Hpa, Mfn};
-use ept::{Attr, Ept, EptError, Leaf, MemType, PageSize};
+use abi::{DomId, Errno, Gfn, Hpa, Mfn, PAGE_SHIFT};
+use ept::{Attr, Entry, Ept, EptError, Leaf, MemType, PageSize};
 use spin::Mutex;
 
 pub use self::flush::Flush;
@@ -166,7 +167,8 @@ impl P2m {
     #[inline]
     #[must_use]
     pub fn lookup(&self, gfn: Gfn) -> Option<P2mEntry> {
-        self.ept.lookup(gfn).map(|leaf| entry(&leaf, gfn))
+        let (entry, size) = self.ept.entry(gfn)?;
+        Some(describe(entry, size, gfn))
     }
 
     /// Backs `count` guest frames from `gfn` with zeroed RAM, in the largest pages that alignment,
@@ -257,8 +259,10 @@ impl P2m {
     fn touch_range(&self, start: Gfn, end: Gfn) {
         let mut at = start;
         while at < end {
-            let Some(leaf) = self.present(at) else { return };
-            at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
+            let Some((_, size)) = self.present(at) else {
+                return;
+            };
+            at = Gfn::new(at.raw() + size.frames());
         }
     }
 
@@ -355,14 +359,12 @@ impl P2m {
     /// # Errors
     /// [`Errno::Enoent`] for a hole, [`Errno::Eacces`] for anything but writable RAM.
     pub fn pin(&self, gfn: Gfn) -> Result<PageRef, Errno> {
-        let entry = self
-            .present(gfn)
-            .map(|leaf| entry(&leaf, gfn))
-            .ok_or(Errno::Enoent)?;
-        if entry.kind != PageKind::Ram || !entry.writable {
+        let (entry, size) = self.present(gfn).ok_or(Errno::Enoent)?;
+        let page = describe(entry, size, gfn);
+        if page.kind != PageKind::Ram || !page.writable {
             return Err(Errno::Eacces);
         }
-        Ok(PageRef::hold(entry.mfn))
+        Ok(PageRef::hold(page.mfn))
     }
 
     /// Answers an EPT violation at `gfn` by an access that wanted `perms`.
@@ -370,42 +372,43 @@ impl P2m {
     pub fn fault(&self, gfn: Gfn, perms: Perms) -> Fault {
         match self.present(gfn) {
             None => Fault::Hole,
-            Some(leaf) if leaf.attr.perms.contains(perms) => Fault::Resolved,
-            Some(leaf) => Fault::Denied(entry(&leaf, gfn)),
+            Some((entry, _)) if entry.perms().contains(perms) => Fault::Resolved,
+            Some((entry, size)) => Fault::Denied(describe(entry, size, gfn)),
         }
     }
 
     /// The leaf that maps `gfn`, made present if it was not.
     #[inline]
-    fn present(&self, gfn: Gfn) -> Option<Leaf> {
-        let leaf = self.ept.lookup(gfn)?;
-        if leaf.attr.perms.is_empty() {
-            self.first_touch(gfn)
+    fn present(&self, gfn: Gfn) -> Option<(Entry, PageSize)> {
+        let (entry, size) = self.ept.entry(gfn)?;
+        if entry.is_present() {
+            Some((entry, size))
         } else {
-            Some(leaf)
+            self.first_touch(gfn)
         }
     }
 
     /// Scrubs a page of RAM and makes it present, unless another pCPU was faster.
     #[cold]
-    fn first_touch(&self, gfn: Gfn) -> Option<Leaf> {
+    fn first_touch(&self, gfn: Gfn) -> Option<(Entry, PageSize)> {
         let _one_at_a_time = self.touch.lock();
-        let leaf = self.ept.lookup(gfn)?;
-        if leaf.attr.perms.is_empty() {
-            frames().expose(leaf.mfn, leaf.size.order());
+        let (entry, size) = self.ept.entry(gfn)?;
+        if !entry.is_present() {
+            frames().expose(entry.mfn(), size.order());
+            self.ept.reveal(gfn, Perms::RWX).ok()?;
         }
-        self.ept.reveal(gfn, Perms::RWX).ok()
+        self.ept.entry(gfn)
     }
 
     /// The run of memory around `gfn` that one page maps, ready to be read or written.
     #[inline]
     pub(super) fn run(&self, gfn: Gfn) -> Option<Run<'_>> {
-        let leaf = self.present(gfn)?;
+        let (entry, size) = self.present(gfn)?;
         Some(Run {
-            first: leaf.gfn.raw(),
-            frames: leaf.size.frames(),
-            mfn: leaf.mfn.raw(),
-            writable: leaf.attr.perms.contains(Perms::WRITE),
+            first: size.base(gfn).raw(),
+            frames: size.frames(),
+            base: directmap::ptr(entry.mfn().hpa()),
+            writable: entry.perms().contains(Perms::WRITE),
             p2m: PhantomData,
         })
     }
@@ -447,22 +450,27 @@ impl Drop for P2m {
 pub(super) struct Run<'a> {
     first: u64,
     frames: u64,
-    mfn: u64,
+    /// Invariant: where the direct map has the machine frame of `first`; the `frames` frames
+    /// from there are mapped into the guest.
+    base: NonNull<u8>,
     writable: bool,
     p2m: PhantomData<&'a P2m>,
 }
 
 impl<'a> Run<'a> {
+    /// A run that holds no frame.
+    pub(super) const NONE: Self = Self {
+        first: 0,
+        frames: 0,
+        base: NonNull::dangling(),
+        writable: false,
+        p2m: PhantomData,
+    };
+
     /// True when the guest may write here.
     #[inline]
     pub(super) const fn writable(&self) -> bool {
         self.writable
-    }
-
-    /// True when a guest frame lies in this run.
-    #[inline]
-    pub(super) const fn holds(&self, gfn: Gfn) -> bool {
-        gfn.raw().wrapping_sub(self.first) < self.frames
     }
 
     /// The bytes of a guest frame, if it lies in this run.
@@ -472,11 +480,13 @@ impl<'a> Run<'a> {
         if offset >= self.frames {
             return None;
         }
-        let mfn = Mfn::new(self.mfn + offset);
+        // SAFETY: the offset is that of a frame of the run, which is contiguous in the direct map
+        // by the invariant on `base`.
+        let page = unsafe { self.base.add(directmap::to_usize(offset << PAGE_SHIFT)) };
         // SAFETY: the p2m holds the frame and, being borrowed, goes on doing so during `'a`. It
         // is RAM in the direct map, as all frames of the frame table; guest RAM and pages shared
         // with a guest never hold plain Rust data.
-        Some(unsafe { directmap::frame_window(mfn) })
+        Some(unsafe { Window::new(page) })
     }
 }
 
@@ -489,14 +499,13 @@ const fn attr(kind: PageKind, perms: Perms) -> Attr {
     }
 }
 
-/// What a leaf says about one of its frames. RAM not touched yet counts as writable.
+/// What a leaf's entry says about one of its frames. RAM not touched yet counts as writable.
 #[inline]
-fn entry(leaf: &Leaf, gfn: Gfn) -> P2mEntry {
-    let perms = leaf.attr.perms;
+fn describe(entry: Entry, size: PageSize, gfn: Gfn) -> P2mEntry {
     P2mEntry {
-        mfn: leaf.mfn_of(gfn),
-        kind: PageKind::from_tag(leaf.attr.tag),
-        writable: perms.is_empty() || perms.contains(Perms::WRITE),
+        mfn: Mfn::new(entry.mfn().raw() + (gfn.raw() & (size.frames() - 1))),
+        kind: PageKind::from_tag(entry.attr().tag),
+        writable: !entry.is_present() || entry.perms().contains(Perms::WRITE),
     }
 }
 

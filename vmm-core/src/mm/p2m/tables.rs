@@ -43,5 +43,5 @@ impl TableMem for Tables {
 fn window<'a>(table: Mfn) -> Window<'a> {
     // SAFETY: `Ept` passes tables only that came from `alloc` and were not freed since, so the
     // frame is RAM in the direct map that holds page-table entries and nothing else.
-    unsafe { directmap::frame_window(table) }
+    unsafe { Window::new(directmap::ptr(table.hpa())) }
 }
