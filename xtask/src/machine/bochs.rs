@@ -124,6 +124,12 @@ fn configuration(spec: &Spec, iso: &Path, serial: &str, bochs: &Bochs) -> String
     line(format_args!("info: action=ignore"));
     line(format_args!("debug: action=ignore"));
     line(format_args!("display_library: {}", bochs.display));
+    if bochs.packaged {
+        // Without a sound card that build overruns a buffer and aborts.
+        line(format_args!(
+            "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"
+        ));
+    }
     text
 }
 
