@@ -68,7 +68,6 @@ guest_pvh_entry:
 1:  mov %ebp, %edi
     mov $boot_stack_top, %esp
     xor %ebp, %ebp
-    push %rbp
     call {enter}
     ud2
 
@@ -115,7 +114,6 @@ guest_secondary_entry:
     push %rax
     lretq
 1:  xor %ebp, %ebp
-    push %rbp
     call {secondary_enter}
     ud2
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::build::Built;
 use crate::workspace::Workspace;
 use crate::{build, image, system};
 
@@ -12,7 +13,7 @@ use crate::{build, image, system};
 #[derive(Debug)]
 pub(crate) struct Artifacts {
     ws: Workspace,
-    hypervisor: PathBuf,
+    hypervisor: Built,
     /// The micro-guests' programs, by name.
     guests: PathBuf,
     /// Logs, descriptions and images.
@@ -22,12 +23,12 @@ pub(crate) struct Artifacts {
 impl Artifacts {
     /// Builds the hypervisor and the micro-guests.
     pub(crate) fn build(ws: &Workspace) -> Result<Self> {
-        let hypervisor = build::hypervisor(ws)?.image;
+        let hypervisor = build::hypervisor(ws)?;
         Self::with(ws, hypervisor)
     }
 
     /// Takes a hypervisor that was built and builds the micro-guests.
-    pub(crate) fn with(ws: &Workspace, hypervisor: PathBuf) -> Result<Self> {
+    pub(crate) fn with(ws: &Workspace, hypervisor: Built) -> Result<Self> {
         let guests = build::bare_package(ws, "guests")?;
         let dir = ws.target().join("test");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -46,7 +47,12 @@ impl Artifacts {
 
     /// The hypervisor's image.
     pub(crate) fn hypervisor(&self) -> &Path {
-        &self.hypervisor
+        &self.hypervisor.image
+    }
+
+    /// The hypervisor with its symbols.
+    pub(crate) fn debug(&self) -> &Path {
+        &self.hypervisor.debug
     }
 
     /// The program of a micro-guest.
@@ -82,7 +88,7 @@ impl Artifacts {
     /// Makes an ISO of the hypervisor and an archive.
     pub(crate) fn iso_of(&self, name: &str, archive: &Path) -> Result<PathBuf> {
         let iso = self.file(name, "iso");
-        image::iso(&self.hypervisor, Some(archive), &iso)?;
+        image::iso(self.hypervisor(), Some(archive), &iso)?;
         Ok(iso)
     }
 }

@@ -1,6 +1,7 @@
 //! A scripted debugger session: break in Rust code, print a symbolised backtrace.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,9 +19,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     run: session,
 }];
 
-/// What the debugger is told at the first Rust line.
-const COMMANDS: &str = "backtrace\nthbreak vmm_core::start::start\ncontinue\nbacktrace\n\
-                        info symbol $pc\n";
+/// The end of the mangled name of `vmm_core::start::start`, the core's first function.
+const CORE_START: &str = "8vmm_core5start5start";
+
+/// The whole mangled name: it has a hash in it.
+fn mangled(debug: &Path) -> Result<String> {
+    let done = Command::new("nm")
+        .arg(debug)
+        .output()
+        .context("cannot run nm (Debian package binutils)")?;
+    let out = String::from_utf8_lossy(&done.stdout);
+    let mut names = out.lines().filter_map(|line| line.split(' ').next_back());
+    let name = names.find(|name| name.ends_with(CORE_START));
+    Ok(name
+        .context("the hypervisor has no function vmm_core::start::start")?
+        .to_owned())
+}
 
 fn session(case: &Case<'_>) -> Result<()> {
     let artifacts = case.artifacts;
@@ -34,7 +48,11 @@ fn session(case: &Case<'_>) -> Result<()> {
     };
     fs::write(&config, micro::description(artifacts, &[guest])).context("writing the system")?;
     let script = artifacts.file(name, "gdb");
-    fs::write(&script, COMMANDS).context("writing the debugger's commands")?;
+    let commands = format!(
+        "backtrace\nthbreak {}\ncontinue\nbacktrace\ninfo symbol $pc\n",
+        mangled(artifacts.debug())?
+    );
+    fs::write(&script, commands).context("writing the debugger's commands")?;
     let log = artifacts.log(name);
     let out = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
@@ -69,9 +87,9 @@ fn session(case: &Case<'_>) -> Result<()> {
     for words in [
         // Frame 0 of both backtraces with its source line, and the caller of the second.
         &["#0", "boot_start", "boot/src/start.rs:"][..],
-        &["#0", "vmm_core::start::start", "vmm-core/src/start.rs:"],
-        &["#1", "boot/src/"],
-        &["start", "in section .text"],
+        &["#0", "vmm_core", "::start::start", "vmm-core/src/start.rs:"],
+        &["#1", "tessera", "boot/src/start.rs:"],
+        &["vmm_core", "::start::start", "in section .text"],
     ] {
         let found = said
             .lines()
