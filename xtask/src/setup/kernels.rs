@@ -15,7 +15,7 @@ use super::archive::Archive;
 use super::{initramfs, tool};
 
 /// Changes whenever the RAM disk's content is made in another way.
-const RECIPE: &str = "2";
+pub(crate) const RECIPE: &str = "2";
 
 /// One of the two kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What has to be on the machine, and what of it is.
 
-use super::kernels::FLAVOURS;
+use super::kernels::{self, FLAVOURS};
 use super::packages::PACKAGES;
 use super::{bochs, packages, rust};
 use crate::workspace::Workspace;
@@ -40,9 +40,10 @@ pub(crate) fn survey(ws: &Workspace) -> Vec<Need> {
         found: flavour.found(ws.cache()),
         remedy: REMEDY.to_owned(),
         by_hand: format!(
-            "vmlinuz of Debian's {} and an initrd.img in {}",
+            "in {}: vmlinuz of Debian's {}, an initrd.img, and a file version that says \"NAME {}\"",
+            flavour.dir(ws.cache()).display(),
             flavour.package,
-            flavour.dir(ws.cache()).display()
+            kernels::RECIPE
         ),
     }));
     needs
