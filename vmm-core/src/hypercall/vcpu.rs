@@ -23,23 +23,34 @@ use crate::vcpu::{RunState, Signals, VcpuInfo, runstate};
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, vcpu, arg, ..] = args;
     let id = VcpuId(int(vcpu));
-    let Some(vcpu) = VcpuRef::new(ctx.domain(), id) else {
+    if ctx.domain().vcpu(id).is_none() {
         return Errno::Enoent.into();
-    };
+    }
     match low_half(command) {
-        SET_SINGLESHOT_TIMER => timer::set_singleshot(ctx, id, arg),
-        STOP_SINGLESHOT_TIMER => timer::stop_singleshot(ctx, id),
-        SET_PERIODIC_TIMER => timer::set_periodic(ctx, id, arg),
-        STOP_PERIODIC_TIMER => timer::stop_periodic(ctx, id),
-        REGISTER_VCPU_INFO => register_info(ctx, &vcpu, arg),
-        REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(ctx, &vcpu, arg, Space::Linear),
-        REGISTER_RUNSTATE_PHYS_AREA => register_runstate(ctx, &vcpu, arg, Space::Physical),
-        REGISTER_VCPU_TIME_MEMORY_AREA => register_time(ctx, arg),
-        REGISTER_VCPU_TIME_PHYS_AREA => register_time_physical(ctx, arg),
-        GET_RUNSTATE_INFO => get_runstate(ctx, &vcpu, arg),
-        INITIALISE => initialise(ctx, &vcpu, arg),
-        UP => up(&vcpu),
-        DOWN => return down(ctx, &vcpu),
+        SET_SINGLESHOT_TIMER => timer::set_singleshot(ctx, id, arg).into(),
+        STOP_SINGLESHOT_TIMER => timer::stop_singleshot(ctx, id).into(),
+        SET_PERIODIC_TIMER => timer::set_periodic(ctx, id, arg).into(),
+        STOP_PERIODIC_TIMER => timer::stop_periodic(ctx, id).into(),
+        REGISTER_VCPU_TIME_MEMORY_AREA => register_time(ctx, arg).into(),
+        REGISTER_VCPU_TIME_PHYS_AREA => register_time_physical(ctx, arg).into(),
+        GET_PHYSID => Errno::Einval.into(),
+        other => match VcpuRef::new(ctx.domain(), id) {
+            Some(vcpu) => op_on(ctx, other, &vcpu, arg),
+            None => Errno::Enoent.into(),
+        },
+    }
+}
+
+/// The commands that need to reach the vCPU they name.
+fn op_on(ctx: &mut Ctx<'_, '_>, command: u64, vcpu: &VcpuRef, arg: u64) -> HypercallOutcome {
+    match command {
+        REGISTER_VCPU_INFO => register_info(ctx, vcpu, arg),
+        REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(ctx, vcpu, arg, Space::Linear),
+        REGISTER_RUNSTATE_PHYS_AREA => register_runstate(ctx, vcpu, arg, Space::Physical),
+        GET_RUNSTATE_INFO => get_runstate(ctx, vcpu, arg),
+        INITIALISE => initialise(ctx, vcpu, arg),
+        UP => up(vcpu),
+        DOWN => return down(ctx, vcpu),
         IS_UP => Ok(u64::from(vcpu.state() != RunState::Offline)),
         SEND_NMI => {
             if vcpu.inbox.post_nmi() {
@@ -47,7 +58,6 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
             }
             Ok(0)
         }
-        GET_PHYSID => Err(Errno::Einval),
         _ => Err(Errno::Enosys),
     }
     .into()
