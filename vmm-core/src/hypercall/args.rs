@@ -53,9 +53,18 @@ impl<'a, 'v> Ctx<'a, 'v> {
     ///
     /// # Errors
     /// [`Errno::Efault`].
+    #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, at: u64) -> Result<T, Errno> {
+        let mut value = T::new_zeroed();
+        self.read_bytes(at, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// What all copies in have in common, kept apart so that there is one of it.
+    fn read_bytes(&self, at: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
-        GuestMemory::new(&p2m).copy_from_guest(&self.linear(), Gva::new(at))
+        let memory = GuestMemory::new(&p2m);
+        Ok(memory.read_linear(&self.linear(), Gva::new(at), bytes, Access::READ)?)
     }
 
     /// Copies a value in that 32-bit callers lay out otherwise.
@@ -119,10 +128,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
     where
         T: FromBytes + IntoBytes,
     {
-        let p2m = self.v.domain.p2m.read();
-        let bytes = values.as_mut_bytes();
-        GuestMemory::new(&p2m).read_linear(&self.linear(), Gva::new(at), bytes, Access::READ)?;
-        Ok(())
+        self.read_bytes(at, values.as_mut_bytes())
     }
 
     /// Copies a value out to the address `at`.
@@ -133,8 +139,12 @@ impl<'a, 'v> Ctx<'a, 'v> {
     where
         T: IntoBytes + Immutable + ?Sized,
     {
+        self.write_bytes(at, value.as_bytes())
+    }
+
+    fn write_bytes(&self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
-        GuestMemory::new(&p2m).copy_to_guest(&self.linear(), Gva::new(at), value)
+        Ok(GuestMemory::new(&p2m).write_linear(&self.linear(), Gva::new(at), bytes)?)
     }
 
     /// Copies one field out of a structure that starts at `at`.
