@@ -36,11 +36,11 @@ impl Legacy {
         Self(image)
     }
 
-    /// The registers after reset: all 0, the control words as the manual has them.
+    /// All registers 0, SSE's control word as after reset, x87's as given.
     #[must_use]
-    pub fn reset() -> Self {
+    pub fn initial(control_word: u16) -> Self {
         let mut image = [0; IMAGE];
-        image[0..2].copy_from_slice(&0x0040_u16.to_le_bytes());
+        image[0..2].copy_from_slice(&control_word.to_le_bytes());
         image[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
         Self(image)
     }

@@ -22,16 +22,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 /// The end of the mangled name of `vmm_core::start::start`, the core's first function.
 const CORE_START: &str = "8vmm_core5start5start";
 
-/// The whole mangled name: it has a hash in it.
-fn mangled(debug: &Path) -> Result<String> {
+/// Its address: the debugger would place a breakpoint by name behind the function's first lines,
+/// which need not be on the way that is taken.
+fn core_start(debug: &Path) -> Result<String> {
     let done = Command::new("nm")
         .arg(debug)
         .output()
         .context("cannot run nm (Debian package binutils)")?;
     let out = String::from_utf8_lossy(&done.stdout);
-    let mut names = out.lines().filter_map(|line| line.split(' ').next_back());
-    let name = names.find(|name| name.ends_with(CORE_START));
-    Ok(name
+    let line = out.lines().find(|line| line.ends_with(CORE_START));
+    let address = line.and_then(|line| line.split(' ').next());
+    Ok(address
         .context("the hypervisor has no function vmm_core::start::start")?
         .to_owned())
 }
@@ -49,8 +50,8 @@ fn session(case: &Case<'_>) -> Result<()> {
     fs::write(&config, micro::description(artifacts, &[guest])).context("writing the system")?;
     let script = artifacts.file(name, "gdb");
     let commands = format!(
-        "backtrace\nthbreak {}\ncontinue\nbacktrace\ninfo symbol $pc\n",
-        mangled(artifacts.debug())?
+        "backtrace\nthbreak *0x{}\ncontinue\nbacktrace\ninfo symbol $pc\n",
+        core_start(artifacts.debug())?
     );
     fs::write(&script, commands).context("writing the debugger's commands")?;
     let log = artifacts.log(name);
