@@ -145,9 +145,9 @@ impl CpuContext {
     /// When the local APIC's timer is due.
     #[must_use]
     pub fn lapic_deadline(&self) -> Tsc {
-        self.lapic.next_deadline().map_or(Tsc::NEVER, |guest| {
-            Tsc(guest.saturating_sub(self.tsc_offset))
-        })
+        self.lapic
+            .next_deadline()
+            .map_or(Tsc::NEVER, |guest| host_tsc(guest, self.tsc_offset))
     }
 
     /// Changes what is added to the host TSC; the VMCS is the caller's to write.
@@ -155,9 +155,14 @@ impl CpuContext {
         self.tsc_offset = offset;
     }
 
-    /// Raises the local APIC's timer interrupt, if it is due.
+    /// Raises the local APIC's timer interrupt, if it is due. What is due on the host's clock
+    /// counts as due on the guest's, even if the guest has made its own one wrap.
     pub fn expire_lapic_timer(&mut self, now: Tsc) {
-        self.lapic.expire(self.guest_tsc(now));
+        let guest = self.guest_tsc(now);
+        let due = self.lapic.next_deadline();
+        let reached = due.filter(|&due| host_tsc(due, self.tsc_offset) <= now);
+        self.lapic
+            .expire(reached.map_or(guest, |due| due.max(guest)));
     }
 
     /// What INIT resets.
@@ -167,6 +172,14 @@ impl CpuContext {
         self.pending = PendingEvents::default();
         self.triple_fault = false;
     }
+}
+
+/// The host TSC at which a guest's reaches `guest`, where the guest's is `offset` ahead: of a
+/// domain that started late, a negative number.
+fn host_tsc(guest: u64, offset: u64) -> Tsc {
+    let ahead = i128::from(offset.cast_signed());
+    let host = i128::from(guest).saturating_sub(ahead).max(0);
+    u64::try_from(host).map_or(Tsc::NEVER, Tsc)
 }
 
 /// Makes a vCPU ready for its first entry, once, on its home pCPU.
@@ -275,3 +288,20 @@ pub fn load_initial(v: &mut Running<'_>, state: &InitialState) {
 const DR7_RESET: u64 = 0x400;
 /// IA32_PAT after a reset.
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+
+#[cfg(test)]
+mod tests {
+    use super::host_tsc;
+    use crate::time::Tsc;
+
+    #[test]
+    fn a_guests_deadline_is_one_of_the_hosts() {
+        // A domain that started when the host's TSC was 1000.
+        let offset = 1000u64.wrapping_neg();
+        assert_eq!(host_tsc(500, offset), Tsc(1500));
+        assert_eq!(host_tsc(u64::MAX, offset), Tsc::NEVER);
+        // One that has set its TSC ahead.
+        assert_eq!(host_tsc(500, 300), Tsc(200));
+        assert_eq!(host_tsc(500, 600), Tsc(0));
+    }
+}
