@@ -48,11 +48,20 @@ pub(crate) fn run(ws: &Workspace, _args: &Args) -> Result<()> {
 
 /// Builds the hypervisor (release profile), fills in its symbol table and strips a copy.
 pub(crate) fn hypervisor(ws: &Workspace) -> Result<Built> {
-    let linked = bare_package(ws, "boot")?.join("tessera");
+    finish(ws, "tessera", &[])
+}
+
+/// Builds a hypervisor that counts what its exits cost, which costs a little itself.
+pub(crate) fn counting_hypervisor(ws: &Workspace) -> Result<Built> {
+    finish(ws, "tessera-count", &["--features", "vmm-core/count"])
+}
+
+fn finish(ws: &Workspace, name: &str, options: &[&str]) -> Result<Built> {
+    let linked = bare_package_with(ws, "boot", options)?.join("tessera");
     let out = ws.out()?;
     let built = Built {
-        image: out.join("tessera"),
-        debug: out.join("tessera.debug"),
+        image: out.join(name),
+        debug: out.join(format!("{name}.debug")),
     };
     let mut program = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
     symbols::fill(&mut program).with_context(|| format!("symbols of {}", linked.display()))?;
@@ -63,12 +72,17 @@ pub(crate) fn hypervisor(ws: &Workspace) -> Result<Built> {
 
 /// Builds all programs of one package for bare metal and returns the directory they are in.
 pub(crate) fn bare_package(ws: &Workspace, package: &str) -> Result<PathBuf> {
+    bare_package_with(ws, package, &[])
+}
+
+fn bare_package_with(ws: &Workspace, package: &str, options: &[&str]) -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     let target_dir = ws.target().join("bare");
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(ws.root())
         .args(["build", "--release", "--bins", "--package", package])
+        .args(options)
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"));

@@ -1,6 +1,7 @@
 //! `size`: the sections of the hypervisor, and what a boot loader has to load.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use elf::ElfBytes;
@@ -23,6 +24,31 @@ pub(crate) fn run(ws: &Workspace) -> Result<()> {
         built.image.display()
     );
     Ok(())
+}
+
+/// How big the hypervisor is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    /// Bytes of the file.
+    pub(crate) file: u64,
+    /// Bytes of it that are its own symbol table.
+    pub(crate) symbols: u64,
+    /// Bytes it takes in memory.
+    pub(crate) memory: u64,
+}
+
+/// Measures an image.
+pub(crate) fn footprint(path: &Path) -> Result<Footprint> {
+    let image = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = ElfBytes::<LittleEndian>::minimal_parse(&image).context("not an ELF file")?;
+    let symbols = file.section_header_by_name(".symbols")?;
+    let loads = file.segments().context("no program headers")?;
+    let loads = loads.iter().filter(|segment| segment.p_type == PT_LOAD);
+    Ok(Footprint {
+        file: image.len() as u64,
+        symbols: symbols.map_or(0, |section| section.sh_size),
+        memory: loads.map(|segment| segment.p_memsz).sum(),
+    })
 }
 
 fn report(image: &[u8]) -> Result<String> {

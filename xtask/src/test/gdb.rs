@@ -88,8 +88,8 @@ fn session(case: &Case<'_>) -> Result<()> {
     for words in [
         // Frame 0 of both backtraces with its source line, and the caller of the second.
         &["#0", "boot_start", "boot/src/start.rs:"][..],
-        &["#0", "vmm_core", "::start::start", "vmm-core/src/start.rs:"],
-        &["#1", "tessera", "boot/src/start.rs:"],
+        &["#0", "start ()", "vmm-core/src/start.rs:"],
+        &["#1", "on_own_stack", "boot/src/start.rs:"],
         &["vmm_core", "::start::start", "in section .text"],
     ] {
         let found = said

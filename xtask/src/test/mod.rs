@@ -25,6 +25,7 @@ use crate::setup;
 use crate::workspace::Workspace;
 pub(crate) use artifacts::Artifacts;
 pub(crate) use script::Script;
+pub(crate) use transcript::Transcript;
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
