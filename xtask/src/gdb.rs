@@ -23,10 +23,9 @@ pub(crate) struct Args {
     /// Run these gdb commands at the first Rust line instead of asking, then end
     #[arg(long, value_name = "FILE")]
     batch: Option<PathBuf>,
-    /// CPUs of the machine
-    #[arg(long, default_value_t = 1, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=64))]
-    cpus: u32,
+    /// CPUs of the machine; by default one, or as many as the system's affinities name
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
 }
 
 /// The function the entry code calls; see boot/src/start.rs.
@@ -46,7 +45,8 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
         archive: image.archive,
     };
     let mut spec = Spec {
-        cpus: args.cpus,
+        cpus: args.cpus.unwrap_or(image.machine.cpus),
+        memory_mib: image.machine.memory_mib,
         ..Spec::new(Kind::Qemu, boot)
     };
     let chardev = format!("socket,id=gdb,path={},server=on,wait=off", socket.display());

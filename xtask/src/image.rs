@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ::system::Archive;
+use ::system::config::Config;
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
@@ -34,6 +36,47 @@ pub(crate) struct Image {
     pub(crate) archive: PathBuf,
     /// Both, with GRUB.
     pub(crate) iso: PathBuf,
+    /// The machine it asks for.
+    pub(crate) machine: MachineSize,
+}
+
+/// A machine large enough for a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MachineSize {
+    /// CPUs, such that every affinity names one that is there.
+    pub(crate) cpus: u32,
+    /// Memory in MiB.
+    pub(crate) memory_mib: u32,
+}
+
+/// What the hypervisor, its archive and the firmware may take, beside the guests' memory.
+const OVERHEAD_MIB: u64 = 256;
+/// Smaller machines save nothing.
+const LEAST_MIB: u64 = 1024;
+/// Larger ones have to be asked for: the host has to have that memory.
+const MOST_MIB: u64 = 8192;
+
+impl MachineSize {
+    /// For the domains of a configuration.
+    fn of(config: &Config) -> Self {
+        let cpus = config
+            .domains
+            .iter()
+            .flat_map(|domain| domain.affinity.iter().flatten());
+        let pages: u64 = config
+            .domains
+            .iter()
+            .map(|domain| domain.memory_pages)
+            .sum();
+        let memory = (pages / 256)
+            .saturating_add(OVERHEAD_MIB)
+            .next_multiple_of(128);
+        let memory = memory.clamp(LEAST_MIB, MOST_MIB);
+        Self {
+            cpus: cpus.max().map_or(1, |highest| highest.saturating_add(1)),
+            memory_mib: u32::try_from(memory).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// The verb.
@@ -69,6 +112,8 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
         &archive,
     )?;
     eprintln!("{report}");
+    let bytes = fs::read(&archive).context("cannot read the boot archive")?;
+    let machine = MachineSize::of(&Archive::parse(&bytes)?.config());
     let iso_path = out.join("tessera.iso");
     iso(&hypervisor, Some(&archive), &iso_path)?;
     Ok(Image {
@@ -76,6 +121,7 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
         debug,
         archive,
         iso: iso_path,
+        machine,
     })
 }
 
@@ -231,7 +277,8 @@ fn execute(command: &mut Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{iso, menu};
+    use super::{MachineSize, iso, menu};
+    use ::system::config::{Config, DomainConfig, FileId, HostConfig, OnReboot};
     use std::fs;
     use std::path::Path;
 
@@ -249,6 +296,46 @@ mod tests {
             fs::read(out).unwrap()
         };
         assert!(make("one.iso") == make("two.iso"));
+    }
+
+    #[test]
+    fn the_machine_is_as_large_as_the_system_asks() {
+        let domain = |pages, affinity: Option<Vec<u32>>| DomainConfig {
+            name: "d".to_owned(),
+            kernel: FileId(0),
+            initrd: None,
+            cmdline: String::new(),
+            memory_pages: pages,
+            vcpus: 1,
+            affinity,
+            on_reboot: OnReboot::Restart,
+        };
+        let size = |domains| {
+            MachineSize::of(&Config {
+                host: HostConfig::default(),
+                domains,
+            })
+        };
+        let small = size(vec![domain(65536, None)]);
+        assert_eq!(
+            small,
+            MachineSize {
+                cpus: 1,
+                memory_mib: 1024
+            }
+        );
+        let two = size(vec![
+            domain(1 << 18, Some(vec![0])),
+            domain(65536, Some(vec![0, 2])),
+        ]);
+        assert_eq!(
+            two,
+            MachineSize {
+                cpus: 3,
+                memory_mib: 1536
+            }
+        );
+        assert_eq!(size(vec![domain(1 << 40, None)]).memory_mib, 8192);
     }
 
     #[test]

@@ -26,14 +26,12 @@ pub(crate) struct Args {
     /// Emulator; by default QEMU where KVM offers nested VT-x, else Bochs
     #[arg(long, value_enum)]
     machine: Option<Kind>,
-    /// CPUs of the machine
-    #[arg(long, default_value_t = 1, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=64))]
-    cpus: u32,
-    /// Memory of the machine in MiB
-    #[arg(long, default_value_t = 1024, value_name = "MIB",
-          value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
-    memory: u32,
+    /// CPUs of the machine; by default one, or as many as the system's affinities name
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
+    /// Memory of the machine in MiB; by default 1024, or more if the system's guests need it
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    memory: Option<u32>,
     /// CPU model, in the emulator's own words
     #[arg(long, value_name = "MODEL")]
     cpu_model: Option<String>,
@@ -62,8 +60,8 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
         }
     };
     let spec = Spec {
-        cpus: args.cpus,
-        memory_mib: args.memory,
+        cpus: args.cpus.unwrap_or(image.machine.cpus),
+        memory_mib: args.memory.unwrap_or(image.machine.memory_mib),
         pace: Pace::RealTime,
         firmware: if args.uefi {
             Firmware::Uefi
