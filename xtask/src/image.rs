@@ -113,7 +113,7 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     )?;
     eprintln!("{report}");
     let bytes = fs::read(&archive).context("cannot read the boot archive")?;
-    let machine = MachineSize::of(&Archive::parse(&bytes)?.config());
+    let machine = MachineSize::of(Archive::parse(&bytes)?.config());
     let iso_path = out.join("tessera.iso");
     iso(&hypervisor, Some(&archive), &iso_path)?;
     Ok(Image {
