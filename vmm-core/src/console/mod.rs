@@ -13,7 +13,7 @@ use spin::Mutex;
 use crate::domain::{Domain, list};
 use crate::evtchn::Service;
 use crate::mm::page::PageRef;
-use crate::platform;
+use crate::{percpu, platform};
 use mux::{Input, Mux, Party};
 
 /// Bytes taken from a guest in one go, so that no guest holds a pCPU up.
@@ -121,6 +121,9 @@ impl State {
             taken += bytes.len();
             if taken >= SHARE {
                 MORE.store(true, Ordering::Release);
+                if let Some(boot_cpu) = percpu::by_id(0) {
+                    boot_cpu.reschedule();
+                }
                 break;
             }
         }

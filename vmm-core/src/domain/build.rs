@@ -35,8 +35,9 @@ const PORT_LIMIT: u32 = 1023;
 /// Frames that a domain costs besides its RAM: tables, shared pages, vCPUs; a rough upper bound
 /// used to refuse early.
 const OVERHEAD_FRAMES: u64 = 64;
-/// The most a decompressor may take from the heap at once, in bytes.
-const HEAP_LIMIT: usize = 64 << 20;
+/// The most a decompressor may take from the heap at once, in bytes; half of what is free if
+/// that is less.
+const HEAP_LIMIT: u64 = 64 << 20;
 
 /// Why a domain could not be created.
 #[derive(Debug)]
@@ -171,7 +172,9 @@ fn assemble(
     stats.populated();
     let entry = {
         let mut scratch = Scratch::new(image.scratch_size()?).ok_or(CreateError::OutOfMemory)?;
-        let kernel = image.unpack(scratch.bytes(), HEAP_LIMIT)?;
+        let heap = HEAP_LIMIT.min((frames().free_frames() << PAGE_SHIFT) / 2);
+        let heap = usize::try_from(heap).unwrap_or(usize::MAX);
+        let kernel = image.unpack(scratch.bytes(), heap)?;
         stats.unpacked();
         image.load(&kernel, &mut Writer { p2m })?
     };

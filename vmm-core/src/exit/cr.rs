@@ -57,6 +57,7 @@ pub const fn cr4_real(guest: u64) -> u64 {
 }
 
 /// Handles a control-register access.
+#[inline(never)]
 pub fn handle(v: &mut Running<'_>, access: CrAccess) -> Outcome {
     let result = match access {
         CrAccess::Write { cr: 0, gpr } => {
@@ -204,6 +205,7 @@ fn load_pdptes(v: &mut Running<'_>) -> Result<(), GuestFault> {
 }
 
 /// XSETBV (SDM 2D, "XSETBV—Set Extended Control Register").
+#[inline(never)]
 pub fn xsetbv(v: &mut Running<'_>) -> Outcome {
     let regs = &v.cpu.regs;
     let index = regs.rcx & 0xffff_ffff;

@@ -5,7 +5,7 @@ use abi::{Gfn, Gpa, Gva};
 use vmx::exit::EptViolation;
 use vmx::vmcs::{SegmentName, field};
 
-use super::{Next, Outcome, ipi};
+use super::{Outcome, ipi};
 use crate::emulate::{self, CodeWidth, Segment};
 use crate::fault::{CrashReason, GuestFault, InsnBytes};
 use crate::mm::guest_mem::{Access, AccessError, GuestMemory};
@@ -19,6 +19,7 @@ const PROTECTED: u64 = 1;
 const VIRTUAL_8086: u64 = 1 << 17;
 
 /// Handles an EPT violation.
+#[inline(never)]
 pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
     let mut wanted = Perms::empty();
     wanted.set(
@@ -34,7 +35,7 @@ pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
     let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
     if violation.exec {
         let gpa = violation.gpa;
-        return Outcome::Then(Next::Crash(CrashReason::FetchOutsideMemory { rip, gpa }));
+        return v.give_up(CrashReason::FetchOutsideMemory { rip, gpa });
     }
     if !violation.gla_is_final || v.cpu.pending.redeliver.is_some() {
         // A page table, descriptor table or stack outside memory: no instruction to emulate.
@@ -43,11 +44,12 @@ pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
             gpa: violation.gpa,
             bytes: InsnBytes::default(),
         };
-        return Outcome::Then(Next::Crash(reason));
+        return v.give_up(reason);
     }
     emulate_access(v, rip, violation.gpa)
 }
 
+#[inline(never)]
 fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
     let width = code_width(v);
     let mut bytes = [0; InsnBytes::MAX];
@@ -69,11 +71,7 @@ fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
         emulate::Outcome::Repeat => Outcome::Again,
         emulate::Outcome::Fault(fault) => Outcome::Fault(fault),
         emulate::Outcome::Unsupported(bytes) => {
-            Outcome::Then(Next::Crash(CrashReason::UnsupportedInstruction {
-                rip,
-                gpa,
-                bytes,
-            }))
+            v.give_up(CrashReason::UnsupportedInstruction { rip, gpa, bytes })
         }
     }
 }

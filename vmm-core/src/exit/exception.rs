@@ -18,6 +18,7 @@ const DR6_CONDITIONS: u64 = 0xf;
 const DR7_GD: u64 = 1 << 13;
 
 /// Handles an intercepted exception: the guest gets it back as if there had been no exit.
+#[inline(never)]
 pub fn handle(v: &mut Running<'_>, info: ExceptionInfo) -> Outcome {
     if info.vector == VECTOR_MC {
         platform::machine_check();

@@ -21,6 +21,7 @@ pub fn hlt(v: &mut Running<'_>) -> Outcome {
 
 /// A triple fault ends the domain for the reason that it chose beforehand
 /// (`HVM_PARAM_TRIPLE_FAULT_REASON`), which at first is a reboot.
+#[inline(never)]
 pub fn triple_fault(v: &mut Running<'_>) -> Outcome {
     let rip = v.vmcs.read(field::GUEST_RIP);
     log::error!(

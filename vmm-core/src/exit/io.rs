@@ -13,6 +13,7 @@ const STRING_LIMIT: u64 = 256;
 const DIRECTION_FLAG: u64 = 1 << 10;
 
 /// Handles an I/O instruction.
+#[inline(never)]
 pub fn handle(v: &mut Running<'_>, access: IoAccess) -> Outcome {
     match access.string {
         Some(string) => string_io(v, access, string),
@@ -36,6 +37,7 @@ const fn all_ones(rax: u64, size: u8) -> u64 {
 }
 
 /// INS and OUTS, with or without REP (SDM 2A, "INS/INSB/INSW/INSD—Input from Port to String").
+#[inline(never)]
 fn string_io(v: &mut Running<'_>, access: IoAccess, string: StringIo) -> Outcome {
     let mask = string.address_size.mask();
     let count = if access.rep { v.cpu.regs.rcx & mask } else { 1 };

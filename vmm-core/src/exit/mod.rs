@@ -27,8 +27,9 @@ pub enum Next {
     Block,
     /// Stops.
     Offline,
-    /// Its domain is broken.
-    Crash(CrashReason),
+    /// Its domain is broken: [`CpuContext::crash`](crate::vcpu::context::CpuContext::crash) says
+    /// why.
+    Crash,
 }
 
 /// How the instruction that caused an exit ended.
@@ -57,21 +58,35 @@ impl From<Result<(), GuestFault>> for Outcome {
 
 /// Handles an exit.
 pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
-    let outcome = dispatch(v, exit);
+    // Of hypercalls, the dispatcher knows which ones set timers.
+    v.cpu.recheck |= !matches!(
+        exit,
+        Exit::Vmcall
+            | Exit::Cpuid
+            | Exit::Rdmsr
+            | Exit::Io(_)
+            | Exit::ExternalInterrupt { .. }
+            | Exit::InterruptWindow
+    );
+    let outcome = match exit {
+        Exit::Vmcall => crate::hypercall::vmcall(v),
+        Exit::Cpuid => v.cpuid(),
+        Exit::Rdmsr => msr::read(v),
+        other => dispatch(v, other),
+    };
     v.finish(outcome)
 }
 
+/// Handles an exit that is not among the most frequent ones.
+#[inline(never)]
 #[expect(clippy::too_many_lines, reason = "one line for each exit reason")]
 fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
     match exit {
-        Exit::Vmcall => crate::hypercall::vmcall(v),
         Exit::ExternalInterrupt { vector } => host_interrupt(vector),
         Exit::PreemptionTimer => Outcome::Again,
         Exit::InterruptWindow | Exit::NmiWindow => Outcome::Again,
         Exit::EptViolation(violation) => ept_violation::handle(v, violation),
         Exit::Io(access) => io::handle(v, access),
-        Exit::Cpuid => v.cpuid(),
-        Exit::Rdmsr => msr::read(v),
         Exit::Wrmsr => msr::write(v),
         Exit::Hlt => idle::hlt(v),
         Exit::CrAccess(access) => cr::handle(v, access),
@@ -96,13 +111,11 @@ fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
         | Exit::Loadiwkey
         | Exit::Seamcall
         | Exit::Tdcall => Outcome::Fault(GuestFault::Ud),
-        Exit::EptMisconfiguration { gpa } => {
-            Outcome::Then(Next::Crash(CrashReason::EptMisconfiguration { gpa }))
-        }
+        Exit::EptMisconfiguration { gpa } => v.give_up(CrashReason::EptMisconfiguration { gpa }),
         Exit::TaskSwitch(switch) => {
             let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
             let selector = switch.selector;
-            Outcome::Then(Next::Crash(CrashReason::TaskSwitch { selector, rip }))
+            v.give_up(CrashReason::TaskSwitch { selector, rip })
         }
         Exit::EntryFailure(failure) => invalid_guest_state(v, failure),
         other => unexpected(v, other),
@@ -110,6 +123,7 @@ fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
 }
 
 /// An interrupt for the host ended the guest's turn.
+#[inline(never)]
 fn host_interrupt(vector: Option<u8>) -> Outcome {
     match vector {
         Some(vector) => platform::interrupt(vector),
@@ -129,6 +143,7 @@ fn host_nmi() -> Outcome {
 }
 
 /// VM entry refused the guest state.
+#[inline(never)]
 fn invalid_guest_state(v: &mut Running<'_>, failure: FailedEntry) -> Outcome {
     let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
     log::error!(
@@ -137,21 +152,19 @@ fn invalid_guest_state(v: &mut Running<'_>, failure: FailedEntry) -> Outcome {
         v.vcpu.id
     );
     let qualification = v.vmcs.read(field::EXIT_QUALIFICATION);
-    Outcome::Then(Next::Crash(CrashReason::InvalidGuestState {
-        rip,
-        qualification,
-    }))
+    v.give_up(CrashReason::InvalidGuestState { rip, qualification })
 }
 
 /// An exit that the controls in use do not ask for.
+#[inline(never)]
 fn unexpected(v: &mut Running<'_>, exit: Exit) -> Outcome {
     let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
     log::error!("{}: vcpu{}: {exit:?}", v.domain.name, v.vcpu.id);
     let qualification = v.vmcs.read(field::EXIT_QUALIFICATION);
     let reason = (v.vmcs.read(field::EXIT_REASON) & 0xffff) as u16;
-    Outcome::Then(Next::Crash(CrashReason::UnexpectedExit {
+    v.give_up(CrashReason::UnexpectedExit {
         reason,
         qualification,
         rip,
-    }))
+    })
 }

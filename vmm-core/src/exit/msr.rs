@@ -44,6 +44,7 @@ fn value_of(v: &mut Running<'_>, msr: u32) -> Result<u64, GuestFault> {
 }
 
 /// WRMSR.
+#[inline(never)]
 pub fn write(v: &mut Running<'_>) -> Outcome {
     let msr = v.cpu.regs.rcx as u32;
     let value = v.cpu.regs.rdx << 32 | v.cpu.regs.rax & 0xffff_ffff;
@@ -80,6 +81,7 @@ fn set(v: &mut Running<'_>, msr: u32, value: u64) -> Result<(), GuestFault> {
 }
 
 /// Fills a guest page with a stub for each hypercall: `mov $number, %eax; vmcall; ret`.
+#[inline(never)]
 fn fill_hypercall_page(v: &Running<'_>, gfn: Gfn) -> Result<(), Errno> {
     let mut page = [0xcc; PAGE_SIZE];
     for (number, stub) in page.chunks_exact_mut(STUB_SIZE).enumerate() {
@@ -103,6 +105,7 @@ fn fill_hypercall_page(v: &Running<'_>, gfn: Gfn) -> Result<(), Errno> {
 
 impl Running<'_> {
     /// CPUID.
+    #[inline]
     pub fn cpuid(&mut self) -> Outcome {
         if self.cpu.msrs.cpuid_faulting() && self.cpl() != 0 {
             return Outcome::Fault(GuestFault::GP0);

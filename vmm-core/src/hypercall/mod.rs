@@ -76,6 +76,7 @@ pub fn vmcall(v: &mut Running<'_>) -> Outcome {
         return Outcome::Done;
     }
     let (number, args) = arguments(&v.cpu.regs, wide);
+    v.cpu.recheck |= matches!(number, SCHED_OP | VCPU_OP | SET_TIMER_OP | MULTICALL);
     match dispatch(&mut Ctx::new(v, wide), number, args) {
         HypercallOutcome::Done(result) => {
             set_result(v, wide, result);

@@ -116,6 +116,12 @@ impl Inbox {
         self.nmi.load(Ordering::Acquire)
     }
 
+    /// True when anything but an NMI has been posted.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) != 0
+    }
+
     /// Takes the pending NMI, for its injection.
     pub fn take_nmi(&self) -> bool {
         self.nmi.swap(false, Ordering::AcqRel)

@@ -18,6 +18,12 @@ pub(super) const fn position(vector: u8) -> (usize, u64) {
 }
 
 impl VectorSet {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        let [w0, w1, w2, w3] = self.0;
+        w0 | w1 | w2 | w3 == 0
+    }
+
     pub(super) fn insert(&mut self, vector: u8) {
         let (word, bit) = position(vector);
         if let Some(word) = self.0.get_mut(word) {

@@ -6,7 +6,7 @@ use vmx::vmcs::field;
 use super::Running;
 use crate::exit::cr::{self, efer};
 use crate::exit::{Next, Outcome};
-use crate::fault::GuestFault;
+use crate::fault::{CrashReason, GuestFault};
 use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Linear};
 
 /// Encoding number of RSP.
@@ -139,7 +139,15 @@ impl Running<'_> {
         }
     }
 
+    /// Ends the domain for this reason.
+    #[cold]
+    pub fn give_up(&mut self, reason: CrashReason) -> Outcome {
+        self.cpu.crash = Some(reason);
+        Outcome::Then(Next::Crash)
+    }
+
     /// Completes or faults the instruction that exited, and says what the vCPU does next.
+    #[inline]
     pub fn finish(&mut self, outcome: Outcome) -> Next {
         match outcome {
             Outcome::Done => {
@@ -161,12 +169,14 @@ impl Running<'_> {
 
     /// Moves RIP past the instruction that exited, as if it had executed: the interrupt shadow
     /// of an STI or MOV SS before it ends, and a single step traps.
+    #[inline]
     pub fn advance(&mut self) {
         let length = u64::from(self.vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH));
         self.advance_to(self.vmcs.read(field::GUEST_RIP).wrapping_add(length));
     }
 
     /// Like [`Running::advance`], to a place known already.
+    #[inline]
     pub fn advance_to(&mut self, rip: u64) {
         let rip = if self.is_64bit_code() {
             rip

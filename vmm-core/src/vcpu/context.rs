@@ -63,6 +63,12 @@ pub struct CpuContext {
     pub info: Option<VcpuInfo>,
     /// CR4 bits that the guest may set.
     pub cr4_allowed: u64,
+    /// Why the domain is to be ended, with [`Next::Crash`](crate::exit::Next::Crash).
+    pub crash: Option<CrashReason>,
+    /// True while an interrupt-window or NMI-window exit is asked for.
+    pub windows: bool,
+    /// Set when a deadline may have changed; the loop then finds the first one anew.
+    pub recheck: bool,
     /// True while the vCPU sleeps in `SCHEDOP_poll`.
     pub polling: bool,
     /// What the local APIC's timer was last set to for this vCPU, without a preemption timer.
@@ -120,6 +126,9 @@ impl Context {
             timers: Timers::default(),
             pending: PendingEvents::default(),
             info: None,
+            crash: None,
+            windows: false,
+            recheck: true,
             polling: false,
             armed: Tsc::NEVER,
             efer: 0,
@@ -280,7 +289,9 @@ pub fn load_initial(v: &mut Running<'_>, state: &InitialState) {
     v.vmcs.write(field::GUEST_INTERRUPTIBILITY_STATE, 0);
     v.vmcs.write(field::GUEST_ACTIVITY_STATE, 0);
     v.vmcs.write(field::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-    v.vmcs.write(field::GUEST_IA32_PAT, PAT_RESET);
+    if machine::get().controls.features.contains(Features::PAT) {
+        v.vmcs.write(field::GUEST_IA32_PAT, PAT_RESET);
+    }
     v.cpu.pending = PendingEvents::default();
 }
 

@@ -29,9 +29,37 @@ pub struct PendingEvents {
     pub nmi: bool,
 }
 
+impl PendingEvents {
+    /// True when there is none.
+    #[inline]
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.redeliver.is_none() && self.exception.is_none() && !self.nmi
+    }
+}
+
 impl Running<'_> {
     /// Chooses what the next VM entry delivers and asks for the window exits that are needed.
+    #[inline]
     pub fn inject(&mut self) {
+        if !self.is_quiet() {
+            self.inject_pending();
+        }
+    }
+
+    /// True when nothing waits and no window exit has been asked for.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        let cpu = &*self.cpu;
+        !cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending)
+            && cpu.lapic.is_quiet()
+            && cpu.pending.is_none()
+            && !self.vcpu.inbox.nmi_pending()
+            && !cpu.windows
+    }
+
+    #[inline(never)]
+    fn inject_pending(&mut self) {
         let pending = self.what_waits();
         if pending == Pending::default() {
             self.set_windows(Decision::default());
@@ -112,6 +140,7 @@ impl Running<'_> {
     /// Turns the window exits on or off. Without virtual NMIs there is no NMI window; the
     /// interrupt window, or whatever exit comes first, looks again.
     fn set_windows(&mut self, decision: Decision) {
+        self.cpu.windows = decision.interrupt_window || decision.nmi_window;
         self.vmcs.set_interrupt_window(decision.interrupt_window);
         self.vmcs.set_nmi_window(decision.nmi_window);
     }

@@ -6,7 +6,6 @@ use spin::MutexGuard;
 use vmx::VmxOn;
 use vmx::caps::Features;
 use vmx::cpu::apic::TscDeadline;
-use vmx::exit::decode;
 use vmx::vmcs::field;
 
 use super::{Context, InitialState, RunState, Running, Signals, context, ext_state, runstate};
@@ -142,57 +141,34 @@ fn go_offline(cpu: &PerCpu, vcpu: &VcpuRef) {
     }
 }
 
+/// A vCPU's turn on its pCPU.
+#[derive(Debug)]
+struct Turn {
+    /// When others get the pCPU, if any are ready.
+    slice_end: Tsc,
+    /// True while others are ready.
+    contended: bool,
+    /// When the guest must be left at the latest; found anew when [`CpuContext::recheck`] is set.
+    ///
+    /// [`CpuContext::recheck`]: super::context::CpuContext::recheck
+    stop: Tsc,
+}
+
 impl Running<'_> {
     /// The loop proper.
     fn run(mut self, cpu: &PerCpu) -> Leave {
-        let slice_end = Tsc::now().after(sched::slice_ticks());
-        let mut contended = cpu.run_queue.lock().has_ready();
+        let mut turn = Turn {
+            slice_end: Tsc::now().after(sched::slice_ticks()),
+            contended: cpu.run_queue.lock().has_ready(),
+            stop: Tsc(0),
+        };
         self.end_poll();
+        self.cpu.recheck = true;
         loop {
-            if self.vcpu.is_signalled()
-                && let Some(leave) = self.serve_signals()
-            {
+            if let Some(leave) = self.prepare_entry(cpu, &mut turn) {
                 return leave;
             }
-            if cpu.need_resched.swap(false, Ordering::SeqCst) {
-                if cpu.id == 0 && crate::start::has_work() {
-                    cpu.need_resched.store(true, Ordering::SeqCst);
-                    return Leave::Yield;
-                }
-                contended = cpu.run_queue.lock().has_ready();
-            }
-            let until = self.next_stop(cpu, contended.then_some(slice_end));
-            let now = Tsc::now();
-            if until <= now {
-                self.expire_timers(now);
-                cpu.run_queue.lock().wake_due(now);
-                contended = cpu.run_queue.lock().has_ready();
-                if contended && slice_end <= now {
-                    return Leave::Yield;
-                }
-                continue;
-            }
-            catch_up_with_flushes(cpu, self.domain);
-            self.inject();
-            self.arm_timer(now, until);
-            machine::get().mitigations.before_entry();
-            let vmcs = &self.vmcs;
-            self.cpu.stats.handled(|| vmcs.counters());
-            let next = match self.vmcs.enter(&mut self.cpu.regs) {
-                Ok(raw) => {
-                    self.cpu.stats.exited(raw.basic_reason());
-                    let decoded = decode(&raw);
-                    self.cpu.pending.redeliver = decoded.redeliver;
-                    if decoded.nmi_unblocking_due_to_iret {
-                        self.block_nmis();
-                    }
-                    exit::handle(&mut self, decoded.exit)
-                }
-                Err(failure) => {
-                    let error = failure.error().map_or(0, |error| u32::from(error.0));
-                    Next::Crash(CrashReason::VmEntryFailed { error })
-                }
-            };
+            let next = self.enter();
             if self.cpu.triple_fault {
                 self.domain.crash(&CrashReason::TripleFault);
                 return Leave::Dead;
@@ -207,21 +183,105 @@ impl Running<'_> {
                     self.end_poll();
                 }
                 Next::Offline => return Leave::Offline,
-                Next::Crash(reason) => {
+                Next::Crash => {
                     self.log_state();
-                    self.domain.crash(&reason);
+                    if let Some(reason) = self.cpu.crash.take() {
+                        self.domain.crash(&reason);
+                    }
                     return Leave::Dead;
                 }
             }
         }
     }
 
+    /// Does all that has to be done before the guest may go on.
+    #[inline]
+    fn prepare_entry(&mut self, cpu: &PerCpu, turn: &mut Turn) -> Option<Leave> {
+        if self.vcpu.is_signalled()
+            && let Some(leave) = self.serve_signals()
+        {
+            return Some(leave);
+        }
+        if cpu.need_resched.load(Ordering::Relaxed)
+            && let Some(leave) = self.reschedule(cpu, turn)
+        {
+            return Some(leave);
+        }
+        let now = loop {
+            if core::mem::take(&mut self.cpu.recheck) {
+                turn.stop = self.next_stop(cpu, turn);
+            }
+            let now = Tsc::now();
+            if now < turn.stop {
+                break now;
+            }
+            if let Some(leave) = self.stop_is_due(cpu, turn, now) {
+                return Some(leave);
+            }
+        };
+        catch_up_with_flushes(cpu, self.domain);
+        self.inject();
+        self.arm_timer(now, turn.stop);
+        machine::get().mitigations.before_entry();
+        None
+    }
+
+    /// Enters the guest and handles its exit.
+    #[inline]
+    fn enter(&mut self) -> Next {
+        let vmcs = &self.vmcs;
+        self.cpu.stats.handled(|| vmcs.counters());
+        match self.vmcs.run(&mut self.cpu.regs) {
+            Ok(decoded) => {
+                self.cpu.stats.exited(decoded.reason);
+                self.cpu.pending.redeliver = decoded.redeliver;
+                if decoded.nmi_unblocking_due_to_iret {
+                    self.block_nmis();
+                }
+                exit::handle(self, decoded.exit)
+            }
+            Err(failure) => {
+                let error = failure.error().map_or(0, |error| u32::from(error.0));
+                self.cpu.crash = Some(CrashReason::VmEntryFailed { error });
+                Next::Crash
+            }
+        }
+    }
+
+    /// Somebody has become ready on this pCPU, or it has other work.
+    #[cold]
+    fn reschedule(&mut self, cpu: &PerCpu, turn: &mut Turn) -> Option<Leave> {
+        cpu.need_resched.store(false, Ordering::SeqCst);
+        if cpu.id == 0 && (crate::start::has_work() || crate::console::has_more()) {
+            cpu.need_resched.store(true, Ordering::SeqCst);
+            return Some(Leave::Yield);
+        }
+        turn.contended = cpu.run_queue.lock().has_ready();
+        self.cpu.recheck = true;
+        None
+    }
+
+    /// The time to stop at has come: a timer, a sleeper, or the end of the slice.
+    #[inline(never)]
+    fn stop_is_due(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Option<Leave> {
+        self.expire_timers(now);
+        let mut queue = cpu.run_queue.lock();
+        queue.wake_due(now);
+        turn.contended = queue.has_ready();
+        self.cpu.recheck = true;
+        (turn.contended && turn.slice_end <= now).then_some(Leave::Yield)
+    }
+
     /// When the guest must be left at the latest.
-    fn next_stop(&self, cpu: &PerCpu, slice_end: Option<Tsc>) -> Tsc {
+    fn next_stop(&self, cpu: &PerCpu, turn: &Turn) -> Tsc {
         let own = self.own_deadline();
-        // Sleepers are woken by their deadline too; the lock is this pCPU's and all but free.
         let sleepers = cpu.run_queue.lock().next_deadline();
-        own.min(sleepers).min(slice_end.unwrap_or(Tsc::NEVER))
+        let slice_end = if turn.contended {
+            turn.slice_end
+        } else {
+            Tsc::NEVER
+        };
+        own.min(sleepers).min(slice_end)
     }
 
     /// When something of the vCPU's own, or of its domain, is due.

@@ -14,7 +14,7 @@ pub const MAX_VCPUS: u32 = 128;
 /// Physical CPUs are numbered below this.
 pub const MAX_PCPUS: u32 = 256;
 /// The most domains in one system.
-pub const MAX_DOMAINS: usize = 64;
+pub const MAX_DOMAINS: usize = 1024;
 /// The longest domain name, in bytes.
 pub const MAX_NAME: usize = 32;
 /// The longest kernel command line, in bytes: what a Linux x86 kernel takes.

@@ -353,7 +353,7 @@ fn mistakes_in_the_whole() {
     );
     assert_eq!(
         fixture.error("domain = []"),
-        "system.toml:1:1: domain: there are 0 domains; describe 1 to 64"
+        "system.toml:1:1: domain: there are 0 domains; describe 1 to 1024"
     );
     assert_eq!(
         fixture.error("[domain]\nname = \"a\""),

@@ -155,6 +155,14 @@ impl VLapic {
         }
     }
 
+    /// True when nothing is requested and nothing has been posted: a cheap answer for the usual
+    /// VM entry.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.irr.is_empty() && !self.inbox.has_news()
+    }
+
     /// The pending vector that may interrupt the guest now, if its priority exceeds what the
     /// task priority and the interrupts in service allow.
     pub fn pending_vector(&mut self) -> Option<u8> {
