@@ -16,6 +16,7 @@ use spin::{Mutex, Once};
 use vmx::cpu::{apic, msr};
 
 use crate::domain::VcpuRef;
+use crate::mm::directmap::to_usize;
 use crate::platform::VECTOR_WAKE;
 use crate::sched::RunQueue;
 
@@ -85,7 +86,7 @@ pub fn current() -> &'static PerCpu {
         core::arch::asm!("mov {}, gs:[0]", out(reg) address,
             options(nostack, preserves_flags, pure, readonly));
     }
-    let pointer = core::ptr::with_exposed_provenance::<PerCpu>(address as usize);
+    let pointer = core::ptr::with_exposed_provenance::<PerCpu>(to_usize(address));
     // SAFETY: as above; the structure is leaked and so lives for ever.
     unsafe { &*pointer }
 }

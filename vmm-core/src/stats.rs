@@ -11,6 +11,7 @@ use vmx::vmcs::Counters;
 use crate::builder::Entry;
 use crate::domain::Domain;
 use crate::machine;
+use crate::mm::directmap::to_usize;
 use crate::mm::frame::frames;
 use crate::percpu;
 use crate::time::Tsc;
@@ -120,10 +121,10 @@ impl Costs {
 /// The bucket of a cost: linear in eight steps within each power of two.
 fn bucket_of(ticks: u64) -> usize {
     if ticks < 8 {
-        return ticks as usize;
+        return to_usize(ticks);
     }
     let power = ticks.ilog2() as usize;
-    let step = (ticks >> (power - 3)) as usize & 7;
+    let step = to_usize(ticks >> (power - 3)) & 7;
     ((power - 2) * 8 + step).min(BUCKETS - 1)
 }
 

@@ -6,6 +6,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::bits::saturate64;
+
 /// An instant, in host TSC ticks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Tsc(pub u64);
@@ -96,28 +98,18 @@ impl Scale {
         } else {
             wide >> -self.shift
         };
-        let ns = (shifted * self.mul as u128) >> 32;
-        if ns > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            ns as u64
-        }
+        saturate64((shifted * self.mul as u128) >> 32)
     }
 
     /// The fewest ticks after which [`Scale::ns`] reaches `ns`.
     #[must_use]
     pub const fn ticks(self, ns: u64) -> u64 {
         let shifted = ((ns as u128) << 32).div_ceil(self.mul as u128);
-        let ticks = if self.shift >= 0 {
+        saturate64(if self.shift >= 0 {
             shifted.div_ceil(1 << self.shift)
         } else {
             shifted << -self.shift
-        };
-        if ticks > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            ticks as u64
-        }
+        })
     }
 }
 

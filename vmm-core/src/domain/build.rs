@@ -6,7 +6,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use abi::grant_table::RESERVED_CONSOLE;
-use abi::{DomId, Errno, Gpa, GrantRef, PAGE_SHIFT, VcpuId};
+use abi::hvm::param;
+use abi::{DomId, Errno, EvtchnPort, Gpa, GrantRef, PAGE_SHIFT, VcpuId};
 use spin::{Mutex, RwLock};
 use system::DomainConfig;
 use vmx::caps::Features;
@@ -38,6 +39,9 @@ const OVERHEAD_FRAMES: u64 = 64;
 /// The most a decompressor may take from the heap at once, in bytes; half of what is free if
 /// that is less.
 const HEAP_LIMIT: u64 = 64 << 20;
+
+/// The reason of the shutdown that follows a triple fault, unless the guest chooses another.
+const TRIPLE_FAULT_REBOOTS: u64 = 1;
 
 /// Why a domain could not be created.
 #[derive(Debug)]
@@ -240,22 +244,7 @@ fn finish(
     } = parts;
     let mut evtchn = EvtchnTable::new(PORT_LIMIT, config.vcpus, shared_info.clone());
     let console_port = evtchn.open_service(Service::Console)?;
-    let mut params = HvmParams::default();
-    let known = [
-        (abi::hvm::param::CONSOLE_PFN, CONSOLE_GFN.raw()),
-        (abi::hvm::param::CONSOLE_EVTCHN, u64::from(console_port.0)),
-        (abi::hvm::param::TRIPLE_FAULT_REASON, 1),
-    ];
-    for (index, value) in known {
-        params.set(index, value)?;
-    }
-    let now = Tsc::now();
-    let since_wall = now.since(Tsc(machine.boot.wall_clock_tsc)) / (time::tsc_khz() * 1000).max(1);
-    let clock = Clock {
-        epoch: now,
-        scale: Scale::from_khz(time::tsc_khz()),
-        wall_seconds: machine.boot.wall_clock_seconds.saturating_add(since_wall),
-    };
+    let clock = clock(machine);
     let cpuid = cpuid_policy(machine, id, config.vcpus, &clock);
     let msrs = MsrPolicy::new(&cpuid, machine.host_msrs);
     let msr_bitmap = machine::make_msr_bitmap(&msrs).ok_or(CreateError::OutOfMemory)?;
@@ -264,15 +253,9 @@ fn finish(
         let turn = first_home.wrapping_add(number) as usize % homes.len();
         let home = homes.get(turn).copied().unwrap_or(0);
         let info = VcpuInfo::in_shared_info(&shared_info, number);
-        let context = Context::new(
-            machine,
-            id,
-            VcpuId(number),
-            &cpuid,
-            &msrs,
-            clock.tsc_offset(),
-        )?;
-        Some(Vcpu::new(VcpuId(number), home, info, context))
+        let number = VcpuId(number);
+        let context = Context::new(machine, id, number, &cpuid, &msrs, clock.tsc_offset())?;
+        Some(Vcpu::new(number, home, info, context))
     };
     let vcpus: Option<Box<[Vcpu]>> = (0..config.vcpus).map(vcpu).collect();
     let vcpus = vcpus.ok_or(CreateError::OutOfMemory)?;
@@ -289,7 +272,7 @@ fn finish(
         p2m: RwLock::new(p2m),
         evtchn: Mutex::new(evtchn),
         grants: Mutex::new(grants),
-        params: Mutex::new(params),
+        params: Mutex::new(hvm_params(console_port)?),
         shared_info,
         shared_info_gfn: AtomicU64::new(u64::MAX),
         callback_vector: AtomicU8::new(0),
@@ -305,6 +288,26 @@ fn finish(
     });
     domain.publish_time();
     Ok(domain)
+}
+
+/// What a guest finds in its parameters from the start.
+fn hvm_params(console_port: EvtchnPort) -> Result<HvmParams, Errno> {
+    let mut params = HvmParams::default();
+    params.set(param::CONSOLE_PFN, CONSOLE_GFN.raw())?;
+    params.set(param::CONSOLE_EVTCHN, u64::from(console_port.0))?;
+    params.set(param::TRIPLE_FAULT_REASON, TRIPLE_FAULT_REBOOTS)?;
+    Ok(params)
+}
+
+/// The clock of a domain that begins now.
+fn clock(machine: &Machine) -> Clock {
+    let now = Tsc::now();
+    let since_wall = now.since(Tsc(machine.boot.wall_clock_tsc)) / (time::tsc_khz() * 1000).max(1);
+    Clock {
+        epoch: now,
+        scale: Scale::from_khz(time::tsc_khz()),
+        wall_seconds: machine.boot.wall_clock_seconds.saturating_add(since_wall),
+    }
 }
 
 fn cpuid_policy(machine: &Machine, id: DomId, vcpus: u32, clock: &Clock) -> CpuidPolicy {

@@ -42,14 +42,15 @@ impl ShutdownReason {
     /// The reason a guest names; only the low byte counts.
     #[must_use]
     pub const fn from_raw(raw: u32) -> Self {
-        match raw & 0xff {
+        let [low, ..] = raw.to_le_bytes();
+        match low {
             0 => Self::Poweroff,
             1 => Self::Reboot,
             2 => Self::Suspend,
             3 => Self::Crash,
             4 => Self::Watchdog,
             5 => Self::SoftReset,
-            other => Self::Other(other as u8),
+            other => Self::Other(other),
         }
     }
 

@@ -18,6 +18,7 @@ use abi::shared_info;
 use abi::{DomId, EvtchnPort, Gfn, VcpuId, Virq};
 use spin::{Mutex, RwLock};
 
+use crate::bits::low32;
 use crate::builder::memmap::MemoryMap;
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Peer, Wake};
@@ -186,8 +187,7 @@ impl Domain {
             use shared_info::compat::{WC_NSEC, WC_SEC, WC_SEC_HI, WC_VERSION};
             (WC_VERSION, WC_SEC, WC_NSEC, WC_SEC_HI)
         };
-        let [low_word, high_word] =
-            [clock.wall_seconds & 0xffff_ffff, clock.wall_seconds >> 32].map(|word| word as u32);
+        let [low_word, high_word] = [clock.wall_seconds, clock.wall_seconds >> 32].map(low32);
         page.u32(version).store(1, Ordering::Relaxed);
         fence(Ordering::Release);
         page.u32(seconds).store(low_word, Ordering::Relaxed);

@@ -79,7 +79,6 @@ pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
 
 /// Handles an exit that is not among the most frequent ones.
 #[inline(never)]
-#[expect(clippy::too_many_lines, reason = "one line for each exit reason")]
 fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
     match exit {
         Exit::ExternalInterrupt { vector } => host_interrupt(vector),

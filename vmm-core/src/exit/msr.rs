@@ -4,6 +4,7 @@ use abi::{Errno, Gfn, PAGE_SIZE};
 use vmx::vmcs::field;
 
 use super::{Outcome, ipi};
+use crate::bits::low32;
 use crate::fault::GuestFault;
 use crate::hypercall;
 use crate::mm::guest_mem::GuestMemory;
@@ -21,7 +22,7 @@ const IRET: usize = 23;
 
 /// RDMSR.
 pub fn read(v: &mut Running<'_>) -> Outcome {
-    let msr = v.cpu.regs.rcx as u32;
+    let msr = low32(v.cpu.regs.rcx);
     match value_of(v, msr) {
         Ok(value) => {
             v.cpu.regs.rax = value & 0xffff_ffff;
@@ -46,7 +47,7 @@ fn value_of(v: &mut Running<'_>, msr: u32) -> Result<u64, GuestFault> {
 /// WRMSR.
 #[inline(never)]
 pub fn write(v: &mut Running<'_>) -> Outcome {
-    let msr = v.cpu.regs.rcx as u32;
+    let msr = low32(v.cpu.regs.rcx);
     let value = v.cpu.regs.rdx << 32 | v.cpu.regs.rax & 0xffff_ffff;
     set(v, msr, value).into()
 }
@@ -89,7 +90,7 @@ fn fill_hypercall_page(v: &Running<'_>, gfn: Gfn) -> Result<(), Errno> {
             // UD2.
             [0x0f, 0x0b, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc]
         } else {
-            let [low, high, ..] = (number as u32).to_le_bytes();
+            let [low, high, ..] = number.to_le_bytes();
             [0xb8, low, high, 0, 0, 0x0f, 0x01, 0xc1, 0xc3]
         };
         if let Some(start) = stub.first_chunk_mut() {
@@ -110,8 +111,8 @@ impl Running<'_> {
         if self.cpu.msrs.cpuid_faulting() && self.cpl() != 0 {
             return Outcome::Fault(GuestFault::GP0);
         }
-        let leaf = self.cpu.regs.rax as u32;
-        let subleaf = self.cpu.regs.rcx as u32;
+        let leaf = low32(self.cpu.regs.rax);
+        let subleaf = low32(self.cpu.regs.rcx);
         let view = VcpuView {
             id: self.vcpu.id,
             xcr0: self.cpu.ext.xcr0(),

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Whoever has something for a vCPU first makes it visible (an event bit, a posted vector, a
-//! signal) and then calls [`Vcpu::kick`]; a vCPU that is about to block first says so and then
+//! signal) and then calls [`VcpuRef::kick`]; a vCPU that is about to block first says so and then
 //! looks for such things. One of the two always sees the other.
 
 pub mod access;
@@ -172,10 +172,11 @@ impl VcpuRef {
     pub fn kick(&self) {
         if self.transition(RunState::Blocked, RunState::Runnable) {
             sched::enqueue(self.clone());
-        } else if self.state() == RunState::Running && self.home != percpu::current().id {
-            if let Some(cpu) = percpu::by_id(self.home) {
-                cpu.wake();
-            }
+        } else if self.state() == RunState::Running
+            && self.home != percpu::current().id
+            && let Some(cpu) = percpu::by_id(self.home)
+        {
+            cpu.wake();
         }
     }
 

@@ -241,7 +241,7 @@ impl Running<'_> {
                 exit::handle(self, decoded.exit)
             }
             Err(failure) => {
-                let error = failure.error().map_or(0, |error| u32::from(error.0));
+                let error = failure.error().map_or(0, |error| error.0);
                 self.cpu.crash = Some(CrashReason::VmEntryFailed { error });
                 Next::Crash
             }

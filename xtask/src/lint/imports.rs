@@ -13,7 +13,6 @@ const RULE: &[(&str, &[&str])] = &[
     ("vmm-core", &["abi", "ept", "pv-drivers", "system", "vmx"]),
     ("boot", &["abi", "pv-drivers", "vmm-core", "vmx"]),
     ("guests", &["abi", "pv-drivers"]),
-    ("tests", &["abi", "pv-drivers", "system"]),
     ("xtask", &["system"]),
 ];
 

@@ -93,7 +93,11 @@ const STEPS: &[Step] = &[
     Step {
         name: "doc",
         args: &["doc", "--quiet", "--no-deps", "--document-private-items"],
-        env: &[("RUSTDOCFLAGS", "-D warnings")],
+        // The crates are documented with their private items, which links may name.
+        env: &[(
+            "RUSTDOCFLAGS",
+            "-D warnings -A rustdoc::private_intra_doc_links",
+        )],
     },
 ];
 
