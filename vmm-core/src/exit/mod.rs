@@ -9,7 +9,7 @@ pub mod ipi;
 pub mod msr;
 
 use abi::Gva;
-use vmx::exit::{Exit, FailedEntry};
+use vmx::exit::{Exit, FailedEntry, Plain};
 use vmx::vmcs::field;
 
 use crate::fault::{CrashReason, GuestFault};
@@ -56,31 +56,43 @@ impl From<Result<(), GuestFault>> for Outcome {
     }
 }
 
-/// Handles an exit.
-pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
-    // Of hypercalls, the dispatcher knows which ones set timers.
-    v.cpu.recheck |= !matches!(
-        exit,
-        Exit::Vmcall
-            | Exit::Cpuid
-            | Exit::Rdmsr
-            | Exit::Io(_)
-            | Exit::ExternalInterrupt { .. }
-            | Exit::InterruptWindow
-    );
+/// Handles one of the frequent exits that have no details.
+#[inline]
+pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
     let outcome = match exit {
-        Exit::Vmcall => crate::hypercall::vmcall(v),
-        Exit::Cpuid => v.cpuid(),
-        Exit::Rdmsr => msr::read(v),
-        other => dispatch(v, other),
+        // Of hypercalls, the dispatcher knows which ones set timers.
+        Plain::Vmcall => crate::hypercall::vmcall(v),
+        Plain::Cpuid => v.cpuid(),
+        Plain::Rdmsr => msr::read(v),
+        Plain::InterruptWindow => Outcome::Again,
+        Plain::PreemptionTimer => {
+            v.cpu.recheck = true;
+            Outcome::Again
+        }
+        Plain::Hlt => {
+            v.cpu.recheck = true;
+            idle::hlt(v)
+        }
+        Plain::Wrmsr => {
+            v.cpu.recheck = true;
+            msr::write(v)
+        }
     };
     v.finish(outcome)
 }
 
-/// Handles an exit that is not among the most frequent ones.
-#[inline(never)]
+/// Handles any exit.
+pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
+    v.cpu.recheck |= !matches!(exit, Exit::Io(_) | Exit::ExternalInterrupt { .. });
+    let outcome = dispatch(v, exit);
+    v.finish(outcome)
+}
+
 fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
     match exit {
+        Exit::Vmcall => crate::hypercall::vmcall(v),
+        Exit::Cpuid => v.cpuid(),
+        Exit::Rdmsr => msr::read(v),
         Exit::ExternalInterrupt { vector } => host_interrupt(vector),
         Exit::PreemptionTimer => Outcome::Again,
         Exit::InterruptWindow | Exit::NmiWindow => Outcome::Again,

@@ -20,6 +20,7 @@ use crate::evtchn::{Closed, EvtchnTable, Peer, Sent, Service};
 /// Ports that a reset closes before it lets other work have a turn.
 const RESET_BATCH: u32 = 64;
 
+#[inline(never)]
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
     match low_half(command) {

@@ -16,6 +16,7 @@ use super::{Args, Ctx, low_half};
 /// What stands in a list of frames for one that the guest has not placed.
 const NOWHERE: u64 = u64::MAX;
 
+#[inline(never)]
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, array, count, ..] = args;
     let single = || {

@@ -16,6 +16,7 @@ use crate::evtchn::Width;
 use crate::time::Tsc;
 use crate::vcpu;
 
+#[inline(never)]
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, arg, ..] = args;
     match low_half(command) {

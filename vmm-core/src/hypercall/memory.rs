@@ -12,6 +12,7 @@ use abi::memory::{
 
 use super::{Args, Ctx, HypercallOutcome, extents, physmap};
 
+#[inline(never)]
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
     match command & ((1 << CMD_BITS) - 1) {

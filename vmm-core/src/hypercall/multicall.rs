@@ -12,6 +12,7 @@ use crate::exit::Next;
 /// Calls carried out before other work has a turn.
 const BATCH: u64 = 32;
 
+#[inline(never)]
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [list, count, ..] = args;
     // Of the calls that let the vCPU rest, the last one decides.

@@ -15,6 +15,7 @@ use crate::evtchn;
 use crate::exit::Next;
 use crate::time::{Tsc, ticks_from_us};
 
+#[inline(never)]
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
     match low_half(command) {
@@ -81,6 +82,7 @@ fn watchdog(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
 }
 
 /// Turns a feature of the domain on or off.
+#[inline(never)]
 pub(super) fn vm_assist(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, kind, ..] = args;
     if low_half(kind) != RUNSTATE_UPDATE_FLAG {

@@ -16,6 +16,7 @@ const FAR_NS: u64 = 1 << 50;
 const SOON_NS: u64 = 100_000_000;
 
 /// Sets the one-shot timer to an absolute system time, or stops it.
+#[inline(never)]
 pub(super) fn set_timer_op(ctx: &mut Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [low, high, ..] = args;
     // A 64-bit value takes two registers of a 32-bit caller.

@@ -20,6 +20,7 @@ use crate::mm::guest_mem::GuestMemory;
 use crate::time::Tsc;
 use crate::vcpu::{RunState, Signals, VcpuInfo, runstate};
 
+#[inline(never)]
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, vcpu, arg, ..] = args;
     let id = VcpuId(int(vcpu));

@@ -76,7 +76,12 @@ impl Running<'_> {
     /// nested hypervisor would pay for the read, need not be asked.
     #[must_use]
     pub fn efer(&self) -> u64 {
-        let active = self.vmcs.read(field::GUEST_CR0) & PAGING != 0;
+        self.efer_under(self.vmcs.read(field::GUEST_CR0))
+    }
+
+    /// IA32_EFER while CR0 has this value.
+    const fn efer_under(&self, cr0: u64) -> u64 {
+        let active = cr0 & PAGING != 0;
         let long = self.cpu.efer & efer::LME != 0;
         self.cpu.efer | if active && long { efer::LMA } else { 0 }
     }
@@ -93,9 +98,13 @@ impl Running<'_> {
         self.linear(self.cpl())
     }
 
+    /// The bits that translation looks at are the guest's own, so the registers themselves serve
+    /// and their read shadows need not be asked.
     fn linear(&self, cpl: u8) -> Linear {
+        let cr0 = self.vmcs.read(field::GUEST_CR0);
         let cr3 = self.vmcs.read(field::GUEST_CR3);
-        Linear::new(self.cr0(), cr3, self.cr4(), self.efer(), cpl)
+        let cr4 = self.vmcs.read(field::GUEST_CR4);
+        Linear::new(cr0, cr3, cr4, self.efer_under(cr0), cpl)
     }
 
     /// Reads guest-physical memory.

@@ -3,10 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use spin::MutexGuard;
-use vmx::VmxOn;
 use vmx::caps::Features;
 use vmx::cpu::apic::TscDeadline;
+use vmx::exit::{ExitReason, Stopped};
 use vmx::vmcs::field;
+use vmx::{EntryFailure, VmxOn};
 
 use super::{Context, InitialState, RunState, Running, Signals, context, ext_state, runstate};
 use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
@@ -232,20 +233,32 @@ impl Running<'_> {
         let vmcs = &self.vmcs;
         self.cpu.stats.handled(|| vmcs.counters());
         match self.vmcs.run(&mut self.cpu.regs) {
-            Ok(decoded) => {
-                self.cpu.stats.exited(decoded.reason);
-                self.cpu.pending.redeliver = decoded.redeliver;
-                if decoded.nmi_unblocking_due_to_iret {
-                    self.block_nmis();
-                }
-                exit::handle(self, decoded.exit)
+            Ok(Stopped::Plain(plain)) => {
+                self.cpu.stats.exited(plain.reason());
+                exit::handle_plain(self, plain)
             }
-            Err(failure) => {
-                let error = failure.error().map_or(0, |error| error.0);
-                self.cpu.crash = Some(CrashReason::VmEntryFailed { error });
-                Next::Crash
-            }
+            Ok(Stopped::Detailed(reason)) => self.exit_with_details(reason),
+            Err(failure) => self.refused(failure),
         }
+    }
+
+    #[inline(never)]
+    fn exit_with_details(&mut self, reason: ExitReason) -> Next {
+        let decoded = self.vmcs.details(reason);
+        self.cpu.stats.exited(decoded.reason);
+        self.cpu.pending.redeliver = decoded.redeliver;
+        if decoded.nmi_unblocking_due_to_iret {
+            self.block_nmis();
+        }
+        exit::handle(self, decoded.exit)
+    }
+
+    /// The VM entry did not happen.
+    #[cold]
+    fn refused(&mut self, failure: EntryFailure) -> Next {
+        let error = failure.error().map_or(0, |error| error.0);
+        self.cpu.crash = Some(CrashReason::VmEntryFailed { error });
+        Next::Crash
     }
 
     /// Somebody has become ready on this pCPU, or it has other work.

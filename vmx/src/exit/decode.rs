@@ -29,26 +29,75 @@ pub struct Decoded {
     pub nmi_unblocking_due_to_iret: bool,
 }
 
-impl Decoded {
-    /// An exit that the reason alone tells: the frequent ones, decoded without any detour.
+/// The frequent exits that the reason alone tells everything of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// VMCALL.
+    Vmcall,
+    /// CPUID.
+    Cpuid,
+    /// HLT.
+    Hlt,
+    /// RDMSR.
+    Rdmsr,
+    /// WRMSR.
+    Wrmsr,
+    /// The guest can take an interrupt now.
+    InterruptWindow,
+    /// The VMX-preemption timer reached zero.
+    PreemptionTimer,
+}
+
+/// Why the guest stopped, before anything but the exit reason has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// For one of the frequent reasons.
+    Plain(Plain),
+    /// For a reason that has details: see [`crate::CurrentVmcs::details`].
+    Detailed(ExitReason),
+}
+
+/// The exit reason, flags included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitReason(pub(crate) u32);
+
+impl Stopped {
     #[inline]
-    pub(crate) const fn bare(reason: u16) -> Option<Self> {
-        let exit = match reason {
-            reason::VMCALL => Exit::Vmcall,
-            reason::CPUID => Exit::Cpuid,
-            reason::HLT => Exit::Hlt,
-            reason::RDMSR => Exit::Rdmsr,
-            reason::WRMSR => Exit::Wrmsr,
-            reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
-            reason::PREEMPTION_TIMER => Exit::PreemptionTimer,
-            _ => return None,
-        };
-        Some(Self {
-            exit,
-            reason,
-            redeliver: None,
-            nmi_unblocking_due_to_iret: false,
+    pub(crate) const fn new(reason: u32) -> Self {
+        // A failed VM entry has bit 31 set and is none of these.
+        Self::Plain(if reason == reason::VMCALL as u32 {
+            Plain::Vmcall
+        } else if reason == reason::CPUID as u32 {
+            Plain::Cpuid
+        } else if reason == reason::PREEMPTION_TIMER as u32 {
+            Plain::PreemptionTimer
+        } else if reason == reason::HLT as u32 {
+            Plain::Hlt
+        } else if reason == reason::RDMSR as u32 {
+            Plain::Rdmsr
+        } else if reason == reason::WRMSR as u32 {
+            Plain::Wrmsr
+        } else if reason == reason::INTERRUPT_WINDOW as u32 {
+            Plain::InterruptWindow
+        } else {
+            return Self::Detailed(ExitReason(reason));
         })
+    }
+}
+
+impl Plain {
+    /// The basic exit reason.
+    #[must_use]
+    pub const fn reason(self) -> u16 {
+        match self {
+            Self::Vmcall => reason::VMCALL,
+            Self::Cpuid => reason::CPUID,
+            Self::Hlt => reason::HLT,
+            Self::Rdmsr => reason::RDMSR,
+            Self::Wrmsr => reason::WRMSR,
+            Self::InterruptWindow => reason::INTERRUPT_WINDOW,
+            Self::PreemptionTimer => reason::PREEMPTION_TIMER,
+        }
     }
 }
 

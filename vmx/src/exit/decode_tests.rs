@@ -3,7 +3,7 @@
 use abi::{Gpa, Gva};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-use super::{Decoded, Exit, decode};
+use super::{Decoded, Exit, Stopped, decode};
 use crate::event::{Event, EventKind};
 use crate::exit::{
     AddressSize, ApicAccessKind, CrAccess, DrAccess, ExceptionInfo, FailedEntry, GuestStateFault,
@@ -96,16 +96,31 @@ fn plain_reasons() {
 }
 
 #[test]
-fn bare_reasons_decode_alike_on_both_ways() {
-    let mut bare = 0;
-    for number in 0..=u16::MAX {
-        if let Some(decoded) = Decoded::bare(number) {
-            assert_eq!(decoded, decode(&raw(number)));
-            assert!(reason::Needs::of(number).is_empty());
-            bare += 1;
-        }
+fn plain_reasons_have_no_details() {
+    let mut plain_reasons = 0;
+    for number in 0..=200 {
+        let Stopped::Plain(plain) = Stopped::new(u32::from(number)) else {
+            continue;
+        };
+        assert_eq!(plain.reason(), number);
+        assert!(
+            reason::Needs::of(number).is_empty(),
+            "{}",
+            reason::name(number)
+        );
+        let decoded = decode(&RawExit {
+            reason: u32::from(number),
+            ..RawExit::default()
+        });
+        assert_eq!((decoded.reason, decoded.redeliver), (number, None));
+        plain_reasons += 1;
     }
-    assert_eq!(bare, 7);
+    assert_eq!(plain_reasons, 7);
+    let failed = 1 << 31 | u32::from(reason::CPUID);
+    assert!(
+        matches!(Stopped::new(failed), Stopped::Detailed(_)),
+        "a failed entry is no exit"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::segment::{Segment, SegmentName};
 use crate::caps::{Features, bits};
 use crate::enable::VmxOn;
 use crate::event::Event;
-use crate::exit::{self, Decoded, RawExit, decode};
+use crate::exit::{self, Decoded, ExitReason, RawExit, Stopped, decode};
 use crate::instr::{self, InstructionError, VmFail};
 use crate::regs::GuestRegs;
 use crate::{entry, invvpid};
@@ -98,8 +98,7 @@ impl<'a> CurrentVmcs<'a> {
         Ok(RawExit::read(self, reason))
     }
 
-    /// Enters the guest, returns at the next VM exit, and decodes it: [`Self::enter`] and
-    /// [`decode`] in one, with a short cut for the frequent exits whose reason tells everything.
+    /// Enters the guest and returns at the next VM exit, with no more read than the exit reason.
     ///
     /// # Errors
     /// As for [`Self::enter`].
@@ -107,17 +106,15 @@ impl<'a> CurrentVmcs<'a> {
     /// # Panics
     /// As for [`Self::enter`].
     #[inline]
-    pub fn run(&mut self, regs: &mut GuestRegs) -> Result<Decoded, EntryFailure> {
-        let reason = self.enter_guest(regs)?;
-        Ok(match Decoded::bare(exit::basic(reason)) {
-            Some(decoded) => decoded,
-            None => self.decode_details(reason),
-        })
+    pub fn run(&mut self, regs: &mut GuestRegs) -> Result<Stopped, EntryFailure> {
+        Ok(Stopped::new(self.enter_guest(regs)?))
     }
 
+    /// Reads and decodes the details of the exit that [`Self::run`] returned with.
     #[inline(never)]
-    fn decode_details(&self, reason: u32) -> Decoded {
-        decode(&RawExit::read(self, reason))
+    #[must_use]
+    pub fn details(&self, reason: ExitReason) -> Decoded {
+        decode(&RawExit::read(self, reason.0))
     }
 
     /// Enters the guest and returns the exit reason.

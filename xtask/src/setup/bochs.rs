@@ -13,9 +13,9 @@ use super::packages::{self, PACKAGED_BOCHS};
 use super::tool;
 
 /// Directory in the cache; a change of the options or the mend below takes a new name.
-const BUILT: &str = "bochs/3.0-2";
+const BUILT: &str = "bochs/3.0-3";
 /// Why there is none, once building it has failed.
-const FAILED: &str = "bochs/3.0-2.failed";
+const FAILED: &str = "bochs/3.0-3.failed";
 
 /// No debugger (it costs most of the speed), all of VT-x, no display.
 const OPTIONS: &[&str] = &[
@@ -44,17 +44,15 @@ const OPTIONS: &[&str] = &[
 ];
 const FLAGS: &str = "-O3 -fomit-frame-pointer";
 
-/// A mistake of Bochs 3.0 that only shows with several CPUs. When an exception leaves the loop of
-/// the emulation, the loop for one CPU notes the new instruction pointer before it goes on, and
-/// the loop for several does not. A VM exit by an interrupt or the preemption timer in front of
-/// an exception handler's first instruction then saves the address of the instruction that
-/// faulted, with the handler's stack pointer.
+/// A mistake of Bochs 3.0 that only shows with several CPUs. When an exception or a VM exit leaves
+/// the emulation of an instruction, the loop for one CPU notes the new instruction pointer before
+/// it goes on, and the function that the loop for several calls does not. A VM exit by an
+/// interrupt or the preemption timer in front of an exception handler's first instruction then
+/// saves the address of the instruction that faulted, with the handler's stack pointer.
 const MEND: Mend = Mend {
-    file: "main.cc",
-    after: "          BX_CPU(processor)->icount++;\n",
-    add: "          BX_CPU(processor)->prev_rip = \
-          BX_CPU(processor)->gen_reg[BX_64BIT_REG_RIP].rrx;\n          \
-          BX_CPU(processor)->speculative_rsp = false;\n",
+    file: "cpu/cpu.cc",
+    after: "void BX_CPU_C::cpu_run_trace(void)\n{\n",
+    add: "  BX_CPU_THIS_PTR prev_rip = RIP;\n  BX_CPU_THIS_PTR speculative_rsp = false;\n\n",
 };
 
 /// Lines to add to a source file behind others, which it has once.
