@@ -3,7 +3,7 @@
 
 use abi::{Gfn, Gpa, Gva};
 use vmx::exit::EptViolation;
-use vmx::vmcs::{SegmentName, field};
+use vmx::vmcs::field;
 
 use super::{Outcome, ipi};
 use crate::emulate::{self, CodeWidth, Segment};
@@ -93,8 +93,13 @@ fn fetch(v: &Running<'_>, at: u64, bytes: &mut [u8]) -> Result<usize, GuestFault
     }
 }
 
+/// The width of the code that runs, by registers that a nested hypervisor reads for nothing.
 fn code_width(v: &Running<'_>) -> CodeWidth {
-    let cs = v.vmcs.segment(SegmentName::Cs);
+    let access_rights = v.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS);
+    let cs = vmx::Segment {
+        access_rights,
+        ..vmx::Segment::default()
+    };
     let protected = v.vmcs.read(field::GUEST_CR0) & PROTECTED != 0;
     if !protected || v.vmcs.read(field::GUEST_RFLAGS) & VIRTUAL_8086 != 0 {
         CodeWidth::Bits16

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 
 use abi::{DomId, VcpuId};
 use vmx::caps::Features;
+use vmx::cpu::speculation::Mitigations;
 use vmx::vmcs::{CurrentVmcs, Eptp, HostState, Segment, SegmentName, Vmcs, VmcsSetup, field};
 use vmx::{GuestRegs, InveptKind, VmxOn};
 
@@ -63,6 +64,11 @@ pub struct CpuContext {
     pub info: Option<VcpuInfo>,
     /// CR4 bits that the guest may set.
     pub cr4_allowed: u64,
+    /// What is done before every VM entry; a copy of the machine's.
+    pub mitigations: Mitigations,
+    /// How much slower than the TSC the VMX-preemption timer counts, as a power of two; `None`
+    /// without that timer.
+    pub preemption_timer_shift: Option<u8>,
     /// Why the domain is to be ended, with [`Next::Crash`](crate::exit::Next::Crash).
     pub crash: Option<CrashReason>,
     /// True while an interrupt-window or NMI-window exit is asked for.
@@ -126,6 +132,12 @@ impl Context {
             timers: Timers::default(),
             pending: PendingEvents::default(),
             info: None,
+            mitigations: machine.mitigations,
+            preemption_timer_shift: machine
+                .controls
+                .features
+                .contains(Features::PREEMPTION_TIMER)
+                .then_some(machine.controls.preemption_timer_shift),
             crash: None,
             windows: false,
             recheck: true,

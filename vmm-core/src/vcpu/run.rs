@@ -3,7 +3,6 @@
 use core::sync::atomic::Ordering;
 
 use spin::MutexGuard;
-use vmx::caps::Features;
 use vmx::cpu::apic::TscDeadline;
 use vmx::exit::{ExitReason, Stopped};
 use vmx::vmcs::field;
@@ -13,7 +12,6 @@ use super::{Context, InitialState, RunState, Running, Signals, context, ext_stat
 use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
 use crate::exit::{self, Next};
 use crate::fault::CrashReason;
-use crate::machine;
 use crate::percpu::{NO_DOMAIN, PerCpu};
 use crate::sched;
 use crate::time::Tsc;
@@ -223,7 +221,7 @@ impl Running<'_> {
         catch_up_with_flushes(cpu, self.domain);
         self.inject();
         self.arm_timer(now, turn.stop);
-        machine::get().mitigations.before_entry();
+        self.cpu.mitigations.before_entry();
         None
     }
 
@@ -319,10 +317,10 @@ impl Running<'_> {
     /// Makes sure the guest is left by `until`: by the VMX-preemption timer, which costs no exit
     /// to set, or else by the local APIC's timer.
     fn arm_timer(&mut self, now: Tsc, until: Tsc) {
-        let controls = &machine::get().controls;
-        if controls.features.contains(Features::PREEMPTION_TIMER) {
-            let ticks = (until.since(now) >> controls.preemption_timer_shift).saturating_add(1);
-            let value = u32::try_from(ticks).unwrap_or(u32::MAX);
+        if let Some(shift) = self.cpu.preemption_timer_shift {
+            // `until` is later than `now`; the timer must not fire before it.
+            let ticks = until.since(now) >> (shift & 63);
+            let value = u32::try_from(ticks).map_or(u32::MAX, |ticks| ticks.saturating_add(1));
             self.vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
         } else if self.cpu.armed != until {
             self.cpu.armed = until;
