@@ -101,7 +101,7 @@ fn negotiate(boot: &BootInfo, archive: &Archive<'_>) -> Controls {
     let mask = feature_mask(boot, archive);
     match vmx::caps::negotiate(&caps, &mask) {
         Ok(controls) => {
-            controls.report(|line| log::info!("vmx: {line}"));
+            controls.report(|line| log::info!("{line}"));
             controls
         }
         Err(missing) => match missing.first() {
