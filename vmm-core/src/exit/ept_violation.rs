@@ -79,7 +79,8 @@ fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
 /// Copies an instruction's bytes, up to the end of its page and as far beyond as the next page
 /// can be fetched from.
 fn fetch(v: &Running<'_>, at: u64, bytes: &mut [u8]) -> Result<usize, GuestFault> {
-    let here = (abi::PAGE_SIZE - Gva::new(at).page_offset()).min(bytes.len());
+    let room = abi::PAGE_SIZE.saturating_sub(Gva::new(at).page_offset());
+    let here = room.min(bytes.len());
     let (first, second) = bytes.split_at_mut(here);
     v.read_linear(Gva::new(at), first, Access::EXECUTE)?;
     if second.is_empty() {

@@ -206,18 +206,15 @@ impl Running<'_> {
         {
             return Some(leave);
         }
-        let now = loop {
-            if core::mem::take(&mut self.cpu.recheck) {
-                turn.stop = self.next_stop(cpu, turn);
-            }
-            let now = Tsc::now();
-            if now < turn.stop {
-                break now;
-            }
-            if let Some(leave) = self.stop_is_due(cpu, turn, now) {
-                return Some(leave);
-            }
-        };
+        if core::mem::take(&mut self.cpu.recheck) {
+            turn.stop = self.next_stop(cpu, turn);
+        }
+        let now = Tsc::now();
+        if turn.stop <= now
+            && let Some(leave) = self.stop_is_due(cpu, turn, now)
+        {
+            return Some(leave);
+        }
         catch_up_with_flushes(cpu, self.domain);
         self.inject();
         self.arm_timer(now, turn.stop);
@@ -273,13 +270,25 @@ impl Running<'_> {
     }
 
     /// The time to stop at has come: a timer, a sleeper, or the end of the slice.
+    ///
+    /// What is due is dealt with once. With a period shorter than this takes, something is due
+    /// again at once; the guest gets its turn in between all the same, so that a guest's timers
+    /// never keep the pCPU in root mode.
     #[inline(never)]
     fn stop_is_due(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Option<Leave> {
         self.expire_timers(now);
-        let mut queue = cpu.run_queue.lock();
-        queue.wake_due(now);
-        turn.contended = queue.has_ready();
-        self.cpu.recheck = true;
+        {
+            let mut queue = cpu.run_queue.lock();
+            queue.wake_due(now);
+            turn.contended = queue.has_ready();
+        }
+        turn.stop = self.next_stop(cpu, turn);
+        // A watchdog may just have ended the domain.
+        if self.vcpu.is_signalled()
+            && let Some(leave) = self.serve_signals()
+        {
+            return Some(leave);
+        }
         (turn.contended && turn.slice_end <= now).then_some(Leave::Yield)
     }
 
@@ -318,7 +327,7 @@ impl Running<'_> {
     /// to set, or else by the local APIC's timer.
     fn arm_timer(&mut self, now: Tsc, until: Tsc) {
         if let Some(shift) = self.cpu.preemption_timer_shift {
-            // `until` is later than `now`; the timer must not fire before it.
+            // Never before `until`, and with one tick for the guest when that is past.
             let ticks = until.since(now) >> (shift & 63);
             let value = u32::try_from(ticks).map_or(u32::MAX, |ticks| ticks.saturating_add(1));
             self.vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
