@@ -13,7 +13,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "guests",
         tier: Tier::Bochs,
-        about: "thirteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        about: "fourteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
         limit: Duration::from_secs(180),
         run: together,
     },
@@ -159,6 +159,7 @@ fn together(case: &Case<'_>) -> Result<()> {
         Guest::new("memory_ops"),
         Guest::new("exceptions"),
         Guest::new("apic"),
+        Guest::new("timer_storm"),
         alone,
     ];
     all_pass(case, 1, &guests)
@@ -185,11 +186,12 @@ fn time(case: &Case<'_>) -> Result<()> {
 }
 
 /// How each of the ending guests ends: its name, and words of the hypervisor's line about it.
-pub(super) const ENDINGS: [(Guest, &[&str]); 4] = [
+pub(super) const ENDINGS: [(Guest, &[&str]); 5] = [
     (Guest::new("triple_fault"), &["triple"]),
     (Guest::new("forbidden"), &["crashed", "0xd0000000"]),
     (Guest::new("crash"), &["shut down: crash"]),
     (Guest::new("reboot"), &["shut down: reboot"]),
+    (Guest::new("watchdog"), &["shut down: watchdog"]),
 ];
 
 /// Checks the hypervisor's line about each end in `endings`.
@@ -213,7 +215,7 @@ fn ends(case: &Case<'_>) -> Result<()> {
     // The witness outlives the others and notices that time and its own memory stay in order.
     let witness = Guest {
         name: "witness",
-        cmdline: "ms=1500",
+        cmdline: "ms=3000",
         ..Guest::new("spinner")
     };
     let mut guests = vec![witness];
