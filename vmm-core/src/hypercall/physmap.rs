@@ -25,18 +25,23 @@ pub(super) fn add(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let request = ctx.read_either::<AddToPhysmap, CompatAddToPhysmap>(arg)?;
     ctx.check_own(request.domid)?;
     let (domain, gfn) = (ctx.domain(), Gfn::new(request.gpfn));
-    let duties = match request.space {
-        SPACE_SHARED_INFO if request.idx == 0 => place_shared_info(domain, gfn)?,
-        SPACE_SHARED_INFO => return Err(Errno::Einval),
-        SPACE_GRANT_TABLE => place_grant_frame(domain, request.idx, gfn)?,
-        SPACE_GMFN => move_ram(&mut domain.p2m.write(), Gfn::new(request.idx), gfn)?,
-        SPACE_DEV_MMIO => return Err(Errno::Eperm),
-        _ => return Err(Errno::Enosys),
+    let mut duties = Duties::new();
+    let result = match request.space {
+        SPACE_SHARED_INFO if request.idx == 0 => place_shared_info(domain, gfn, &mut duties),
+        SPACE_SHARED_INFO => Err(Errno::Einval),
+        SPACE_GRANT_TABLE => place_grant_frame(domain, request.idx, gfn, &mut duties),
+        SPACE_GMFN => {
+            let from = Gfn::new(request.idx);
+            move_ram(&mut domain.p2m.write(), from, gfn, &mut duties)
+        }
+        SPACE_DEV_MMIO => Err(Errno::Eperm),
+        _ => Err(Errno::Enosys),
     };
+    // Also when the second of two steps failed: the first one's pages wait for this.
     for flush in duties {
         domain.complete(flush);
     }
-    Ok(0)
+    result.map(|()| 0)
 }
 
 pub(super) fn remove(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
@@ -47,34 +52,45 @@ pub(super) fn remove(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-fn place_shared_info(domain: &Domain, gfn: Gfn) -> Result<Duties, Errno> {
+fn place_shared_info(domain: &Domain, gfn: Gfn, duties: &mut Duties) -> Result<(), Errno> {
     let mut p2m = domain.p2m.write();
     // Read and written under the p2m's lock only.
     let placed = Gfn::new(domain.shared_info_gfn.load(Ordering::Relaxed));
-    let duties = place(&mut p2m, domain.shared_info.clone(), Some(placed), gfn)?;
+    let page = domain.shared_info.clone();
+    place(&mut p2m, page, Some(placed), gfn, duties)?;
     domain.shared_info_gfn.store(gfn.raw(), Ordering::Relaxed);
-    Ok(duties)
+    Ok(())
 }
 
 /// Places a frame of the grant table, which grows to have it. Indices of version 2 status frames
 /// have a bit set that puts them beyond any table.
-fn place_grant_frame(domain: &Domain, index: u64, gfn: Gfn) -> Result<Duties, Errno> {
+fn place_grant_frame(
+    domain: &Domain,
+    index: u64,
+    gfn: Gfn,
+    duties: &mut Duties,
+) -> Result<(), Errno> {
     let index = u32::try_from(index).map_err(|_| Errno::Einval)?;
     let mut grants = domain.grants.lock();
     let (page, placed) = grants.frame(index)?;
-    let duties = place(&mut domain.p2m.write(), page, placed, gfn)?;
+    place(&mut domain.p2m.write(), page, placed, gfn, duties)?;
     grants.set_placed(index, gfn);
-    Ok(duties)
+    Ok(())
 }
 
 /// Maps a page that the hypervisor holds at `gfn`, and nowhere else: if it still is at `placed`,
 /// where the guest put it before, it leaves from there.
-fn place(p2m: &mut P2m, page: PageRef, placed: Option<Gfn>, gfn: Gfn) -> Result<Duties, Errno> {
+fn place(
+    p2m: &mut P2m,
+    page: PageRef,
+    placed: Option<Gfn>,
+    gfn: Gfn,
+    duties: &mut Duties,
+) -> Result<(), Errno> {
     let mfn = page.mfn();
     let old = placed.filter(|&old| p2m.lookup(old).is_some_and(|entry| entry.mfn == mfn));
-    let mut duties = Duties::new();
     if old == Some(gfn) {
-        return Ok(duties);
+        return Ok(());
     }
     let inserted = p2m.insert_page(gfn, page, PageKind::Shared, Perms::RW)?;
     // Both fit.
@@ -82,27 +98,27 @@ fn place(p2m: &mut P2m, page: PageRef, placed: Option<Gfn>, gfn: Gfn) -> Result<
     if let Some(old) = old {
         let _ = duties.push(p2m.remove(old)?);
     }
-    Ok(duties)
+    Ok(())
 }
 
 /// Moves a page of the guest's own memory.
-fn move_ram(p2m: &mut P2m, from: Gfn, to: Gfn) -> Result<Duties, Errno> {
+fn move_ram(p2m: &mut P2m, from: Gfn, to: Gfn, duties: &mut Duties) -> Result<(), Errno> {
     let page = p2m.pin(from).map_err(|_| Errno::Einval)?;
-    let mut duties = Duties::new();
     if from != to {
         let inserted = p2m.insert_page(to, page, PageKind::Ram, Perms::RWX)?;
         // Both fit.
         let _ = duties.push(inserted);
         let _ = duties.push(p2m.remove(from)?);
     }
-    Ok(duties)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{move_ram, place};
+    use super::Duties;
     use crate::mm::frame::Owner;
     use crate::mm::p2m::{Backing, Limits, P2m, PageKind};
+    use crate::mm::page::PageRef;
     use crate::mm::testing;
     use abi::{DomId, Errno, Gfn};
     use core::sync::atomic::Ordering::SeqCst;
@@ -119,7 +135,17 @@ mod tests {
         p2m
     }
 
-    fn finish(duties: super::Duties) {
+    fn place(p2m: &mut P2m, page: PageRef, placed: Option<Gfn>, gfn: Gfn) -> Result<Duties, Errno> {
+        let mut duties = Duties::new();
+        super::place(p2m, page, placed, gfn, &mut duties).map(|()| duties)
+    }
+
+    fn move_ram(p2m: &mut P2m, from: Gfn, to: Gfn) -> Result<Duties, Errno> {
+        let mut duties = Duties::new();
+        super::move_ram(p2m, from, to, &mut duties).map(|()| duties)
+    }
+
+    fn finish(duties: Duties) {
         duties.into_iter().for_each(crate::mm::p2m::Flush::done);
     }
 
