@@ -180,9 +180,17 @@ impl Bitmaps {
             Width::Bits32 => page
                 .u32(info.saturating_add(compat::vcpu_info::PENDING_SEL))
                 .store(u32::MAX, SeqCst),
-            Width::Bits64 => page
-                .u64(info.saturating_add(vcpu_info::PENDING_SEL))
-                .store(u64::MAX, SeqCst),
+            // By halves: a place that was registered while the guest counted as 32-bit need not
+            // be aligned for the whole.
+            Width::Bits64 => {
+                for half in [0, 4] {
+                    page.u32(
+                        info.saturating_add(vcpu_info::PENDING_SEL)
+                            .saturating_add(half),
+                    )
+                    .store(u32::MAX, SeqCst);
+                }
+            }
         }
     }
 }

@@ -153,3 +153,26 @@ fn a_poll_of_several_ports_ends_with_any_and_stops_when_told() {
     assert_eq!(table.deliver(loud), upcall(1));
     assert_eq!(table.start_poll(VcpuId(1), &[]), Ok(Poll::Ready));
 }
+
+#[test]
+fn a_place_checked_at_one_width_serves_at_the_other() {
+    let (mut table, _) = table(1);
+    table.set_width(Width::Bits32);
+    let offset = table.check_info_offset(4).unwrap();
+    // Another vCPU latches the width in between.
+    table.set_width(Width::Bits64);
+    let place = page();
+    assert_eq!(
+        table.move_info(VcpuId(0), place.clone(), offset),
+        Ok(upcall(0))
+    );
+    for half in [0, 4] {
+        let selector = place.u32(offset + vcpu_info::PENDING_SEL + half);
+        assert_eq!(selector.load(SeqCst), u32::MAX);
+    }
+    let port = table.bind_ipi(VcpuId(0)).unwrap();
+    assert!(
+        table.deliver(port).upcalls.is_empty(),
+        "the upcall is pending already"
+    );
+}
