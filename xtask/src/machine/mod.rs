@@ -123,7 +123,7 @@ impl Plan {
 pub(crate) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
     match spec.kind {
         Kind::Bochs => bochs::plan(ws, spec, "127.0.0.1:PORT"),
-        Kind::Qemu => qemu::plan(spec),
+        Kind::Qemu => qemu::plan(ws, spec),
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
 pub(crate) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
     match spec.kind {
         Kind::Bochs => bochs::start(ws, spec),
-        Kind::Qemu => qemu::start(spec),
+        Kind::Qemu => qemu::start(ws, spec),
     }
 }
 

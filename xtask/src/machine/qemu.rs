@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{Boot, Firmware, Host, Plan, Running, Spec, spawn};
+use crate::setup::qemu;
+use crate::workspace::Workspace;
 
 /// The command line for `spec`.
-pub(super) fn plan(spec: &Spec) -> Result<Plan> {
+pub(super) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
+    let program =
+        qemu::find(ws.cache()).context("no QEMU on this machine: run `cargo xtask setup`")?;
     // KVM without nested VT-x gives the machine nothing that counts here.
     let kvm = Host::probe().nested_vtx().is_ok();
     let firmware = match spec.firmware {
@@ -18,16 +22,16 @@ pub(super) fn plan(spec: &Spec) -> Result<Plan> {
         Firmware::Uefi => Some(ovmf(Path::new("/usr/share/OVMF"))?),
     };
     Ok(Plan {
-        program: PathBuf::from("qemu-system-x86_64"),
+        program,
         args: arguments(spec, kvm, firmware.as_deref()),
         files: Vec::new(),
     })
 }
 
 /// Starts QEMU with COM1 on its standard input and output, which are one end of a socket pair.
-pub(super) fn start(spec: &Spec) -> Result<Running> {
+pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
     let (ours, theirs) = UnixStream::pair().context("cannot create a socket pair")?;
-    let (child, dir) = spawn(&plan(spec)?, Some(theirs.into()))?;
+    let (child, dir) = spawn(&plan(ws, spec)?, Some(theirs.into()))?;
     Ok(Running {
         child,
         serial: File::from(OwnedFd::from(ours)),

@@ -123,6 +123,32 @@ impl Archive {
         bail!("apt-get download {package} left no package behind")
     }
 
+    /// Fetches `package` and all it depends on into `packages`, as for an empty machine, and
+    /// unpacks the lot below `root`. Nothing of it is installed.
+    pub(super) fn unpack_closure(&self, package: &str, packages: &Path, root: &Path) -> Result<()> {
+        for dir in [&packages.join("partial"), root] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let empty = packages.join("status");
+        fs::write(&empty, "").context("cannot write to the cache")?;
+        let mut apt = self.command("/usr/bin/apt-get");
+        apt.arg("-o")
+            .arg(format!("Dir::State::status={}", empty.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", packages.display()))
+            .args(["-o", "Debug::NoLocking=1", "-q", "-y"])
+            .args(["--no-install-recommends", "--download-only", "install"])
+            .arg(package);
+        tool::run(&mut apt)?;
+        for entry in fs::read_dir(packages)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                tool::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(root))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The upstream sources of `package` in the newer suite.
     pub(super) fn source(&self, package: &str) -> Result<SourceFile> {
         let mut apt = self.command("/usr/bin/apt-get");

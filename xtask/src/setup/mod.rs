@@ -11,6 +11,7 @@ mod initramfs;
 pub(crate) mod kernels;
 mod needs;
 pub(crate) mod packages;
+pub(crate) mod qemu;
 pub(crate) mod rust;
 mod sources;
 mod tool;
@@ -87,6 +88,9 @@ fn bring_up(ws: &Workspace, refresh: bool) -> Result<()> {
     }
     if bochs::find(cache).is_none() {
         bochs::install(cache, archive.get()?)?;
+    }
+    if qemu::find(cache).is_none() {
+        qemu::install(cache, archive.get()?)?;
     }
     for flavour in FLAVOURS {
         if refresh || flavour.found(cache).is_none() {

@@ -2,7 +2,7 @@
 
 use super::kernels::{self, FLAVOURS};
 use super::packages::PACKAGES;
-use super::{bochs, packages, rust};
+use super::{bochs, packages, qemu, rust};
 use crate::workspace::Workspace;
 
 /// One thing that is needed.
@@ -34,6 +34,13 @@ pub(crate) fn survey(ws: &Workspace) -> Vec<Need> {
     let mut needs: Vec<Need> = PACKAGES.iter().map(package).collect();
     needs.extend(bare_metal());
     needs.push(emulator(ws));
+    needs.push(Need {
+        name: "QEMU".to_owned(),
+        why: "runs it where KVM has VT-x; gdb".to_owned(),
+        found: qemu::find(ws.cache()).map(|program| program.display().to_string()),
+        remedy: REMEDY.to_owned(),
+        by_hand: format!("provide {} on the search path", qemu::PROGRAM),
+    });
     needs.extend(FLAVOURS.iter().map(|flavour| Need {
         name: format!("guest kernel {}", flavour.name),
         why: flavour.why.to_owned(),

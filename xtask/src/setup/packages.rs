@@ -46,11 +46,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     ),
     package("binutils", "/usr/bin/ld", "links the hypervisor"),
     package(
-        "qemu-system-x86",
-        "/usr/bin/qemu-system-x86_64",
-        "runs it where KVM has VT-x; gdb",
-    ),
-    package(
         "ovmf",
         "/usr/share/OVMF/OVMF_CODE_4M.fd",
         "UEFI firmware for QEMU",
