@@ -237,7 +237,9 @@ fn choose(word: Word, msrs: &CapMsrs, features: Features, missing: &mut MissingL
         .filter(|control| features.contains(control.feature) && control.used == Use::Set)
         .fold(0, |bits, control| bits | control.bit);
     let chosen = wanted & may_be_1 | must_be_1;
-    let mut unwanted = must_be_1 & !wanted & !word.reserved_ones();
+    // A bit that must be 1 and may not be is no legal value of the MSR: nothing satisfies it.
+    let contradictory = must_be_1 & !may_be_1;
+    let mut unwanted = contradictory | must_be_1 & !wanted & !word.reserved_ones();
     while unwanted != 0 && !missing.is_full() {
         let bit = unwanted & unwanted.wrapping_neg();
         unwanted &= !bit;

@@ -7,7 +7,9 @@ use std::vec::Vec;
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use super::super::models::{BOCHS_2_7, BOCHS_3_0, NESTED_IN_KVM, model, models};
-use super::{Controls, FixedBits, MissingList, REQUIRED, Word, high_half, low_half, negotiate};
+use super::{
+    Controls, FixedBits, MissingList, REQUIRED, Why, Word, high_half, low_half, negotiate,
+};
 use crate::caps::{CapMsrs, FeatureMask, Features, bits};
 
 #[expect(clippy::result_large_err, reason = "as in the function under test")]
@@ -235,6 +237,16 @@ fn a_group_is_used_whole_or_not_at_all() {
         controls.exit & (bits::EXIT_LOAD_PAT | bits::EXIT_SAVE_PAT),
         0
     );
+}
+
+#[test]
+fn a_contradictory_capability_is_refused() {
+    let mut msrs = model(BOCHS_3_0, "skylake_x");
+    // Bit 14 is reserved and must be 1; here it may not be.
+    msrs.true_exit &= !(1 << (32 + 14));
+    let missing = all_features(&msrs).unwrap_err();
+    assert_eq!(missing.len(), 1);
+    assert_eq!((missing[0].bit, missing[0].why), (14, Why::CannotBeCleared));
 }
 
 #[test]
