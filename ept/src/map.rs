@@ -211,6 +211,15 @@ impl<M: TableMem> Ept<M> {
         Ok(flush)
     }
 
+    /// Splits a larger page, so that the one of `size` at `gfn` can change without memory.
+    ///
+    /// # Errors
+    /// [`EptError`]; `Hole` when nothing is mapped there.
+    pub fn split(&mut self, gfn: Gfn, size: PageSize) -> Result<Flush, EptError> {
+        self.check(gfn, size)?;
+        self.open_mapped(gfn, size).map(|(_, flush)| flush)
+    }
+
     /// Gives every present leaf in the page of `size` at `gfn` other permissions, splitting a
     /// larger page. Leaves that are not present stay so.
     ///

@@ -31,8 +31,11 @@ pub(super) fn add(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
         SPACE_SHARED_INFO => Err(Errno::Einval),
         SPACE_GRANT_TABLE => place_grant_frame(domain, request.idx, gfn, &mut duties),
         SPACE_GMFN => {
-            let from = Gfn::new(request.idx);
-            move_ram(&mut domain.p2m.write(), from, gfn, &mut duties)
+            let moved = domain.p2m.write().move_page(Gfn::new(request.idx), gfn);
+            moved.map(|flush| {
+                // The list is empty.
+                let _ = duties.push(flush);
+            })
         }
         SPACE_DEV_MMIO => Err(Errno::Eperm),
         _ => Err(Errno::Enosys),
@@ -101,18 +104,6 @@ fn place(
     Ok(())
 }
 
-/// Moves a page of the guest's own memory.
-fn move_ram(p2m: &mut P2m, from: Gfn, to: Gfn, duties: &mut Duties) -> Result<(), Errno> {
-    let page = p2m.pin(from).map_err(|_| Errno::Einval)?;
-    if from != to {
-        let inserted = p2m.insert_page(to, page, PageKind::Ram, Perms::RWX)?;
-        // Both fit.
-        let _ = duties.push(inserted);
-        let _ = duties.push(p2m.remove(from)?);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::Duties;
@@ -121,7 +112,6 @@ mod tests {
     use crate::mm::page::PageRef;
     use crate::mm::testing;
     use abi::{DomId, Errno, Gfn};
-    use core::sync::atomic::Ordering::SeqCst;
 
     fn p2m() -> P2m {
         testing::init();
@@ -138,11 +128,6 @@ mod tests {
     fn place(p2m: &mut P2m, page: PageRef, placed: Option<Gfn>, gfn: Gfn) -> Result<Duties, Errno> {
         let mut duties = Duties::new();
         super::place(p2m, page, placed, gfn, &mut duties).map(|()| duties)
-    }
-
-    fn move_ram(p2m: &mut P2m, from: Gfn, to: Gfn) -> Result<Duties, Errno> {
-        let mut duties = Duties::new();
-        super::move_ram(p2m, from, to, &mut duties).map(|()| duties)
     }
 
     fn finish(duties: Duties) {
@@ -180,17 +165,5 @@ mod tests {
         // The first page is remembered at 3, but is there no more.
         finish(place(&mut p2m, first, Some(Gfn::new(3)), Gfn::new(4)).unwrap());
         assert_eq!(p2m.lookup(Gfn::new(3)).unwrap().mfn, second.mfn());
-    }
-
-    #[test]
-    fn memory_moves_with_its_contents() {
-        let mut p2m = p2m();
-        p2m.pin(Gfn::new(5)).unwrap().u64(8).store(77, SeqCst);
-        finish(move_ram(&mut p2m, Gfn::new(5), Gfn::new(0x9000)).unwrap());
-        assert_eq!(p2m.lookup(Gfn::new(5)), None);
-        assert_eq!(p2m.pin(Gfn::new(0x9000)).unwrap().u64(8).load(SeqCst), 77);
-        assert_eq!(p2m.ram_pages(), 16);
-        let hole = move_ram(&mut p2m, Gfn::new(5), Gfn::new(6));
-        assert_eq!(hole.unwrap_err(), Errno::Einval);
     }
 }

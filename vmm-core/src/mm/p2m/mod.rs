@@ -109,6 +109,8 @@ pub struct P2m {
     tables: Tables,
     limits: Limits,
     ram: u64,
+    /// Other domains' pages that are mapped.
+    foreign: u64,
     /// The highest guest frame ever mapped.
     highest: Gfn,
     /// Serialises the first touches, which happen beside lookups.
@@ -125,13 +127,13 @@ impl P2m {
     pub fn new(domain: DomId, limits: Limits) -> Result<Self, Errno> {
         let tables = Tables { domain };
         let ept = Ept::new(tables, limits.address_bits).map_err(errno)?;
-        let (ram, highest) = (0, Gfn::new(0));
         Ok(Self {
             ept,
             tables,
             limits,
-            ram,
-            highest,
+            ram: 0,
+            foreign: 0,
+            highest: Gfn::new(0),
             touch: Mutex::new(()),
             pending: None,
         })
@@ -148,6 +150,12 @@ impl P2m {
     #[must_use]
     pub const fn ram_pages(&self) -> u64 {
         self.ram
+    }
+
+    /// The number of other domains' pages mapped.
+    #[must_use]
+    pub const fn foreign_pages(&self) -> u64 {
+        self.foreign
     }
 
     /// The highest guest frame ever mapped (`XENMEM_maximum_gpfn`, `public/memory.h`).
@@ -246,12 +254,7 @@ impl P2m {
                 return;
             };
             frames().free(leaf.mfn, leaf.size.order());
-            let flush = Flush::of(flush, self.tables);
-            match &mut self.pending {
-                // It has no pages, so merging cannot fail.
-                Some(pending) => drop(pending.merge(flush)),
-                None => self.pending = Some(flush),
-            }
+            self.defer(Flush::of(flush, self.tables));
         }
     }
 
@@ -294,6 +297,7 @@ impl P2m {
         // The tables hold the page from here on.
         page.into_mfn();
         self.ram += u64::from(kind == PageKind::Ram);
+        self.foreign += u64::from(kind == PageKind::Foreign);
         self.highest = self.highest.max(gfn);
         Ok(match old {
             Some(leaf) => self.let_go(&leaf, flush),
@@ -310,6 +314,51 @@ impl P2m {
         match self.lookup(gfn).ok_or(Errno::Enoent)?.kind {
             PageKind::Ram | PageKind::Shared => self.unmap(gfn),
             PageKind::Foreign => Err(Errno::Eperm),
+        }
+    }
+
+    /// Moves a page of RAM from one guest frame to another, in place of whatever is mapped there.
+    /// Nothing is changed on error.
+    ///
+    /// # Errors
+    /// [`Errno::Einval`] when `from` is not writable RAM, and those of [`P2m::insert_page`].
+    pub fn move_page(&mut self, from: Gfn, to: Gfn) -> Result<Flush, Errno> {
+        let page = self.pin(from).map_err(|_| Errno::Einval)?;
+        let mut flush = self.batch();
+        if from == to {
+            return Ok(flush);
+        }
+        let split = self.ept.split(from, PageSize::Size4K).map_err(errno)?;
+        self.join(&mut flush, Flush::of(split, self.tables));
+        match self.insert_page(to, page, PageKind::Ram, Perms::RWX) {
+            Ok(inserted) => self.join(&mut flush, inserted),
+            Err(error) => {
+                // Still to be done, with the next change.
+                self.defer(flush);
+                return Err(error);
+            }
+        }
+        // A small page needs no memory to go.
+        let removed = self.unmap(from)?;
+        self.join(&mut flush, removed);
+        Ok(flush)
+    }
+
+    /// Adds one duty to another: the few pages that a change lets go fit without memory.
+    fn join(&mut self, flush: &mut Flush, other: Flush) {
+        if let Err(other) = flush.merge(other) {
+            self.defer(other);
+        }
+    }
+
+    /// Keeps a duty for the next token that goes out.
+    fn defer(&mut self, flush: Flush) {
+        match &mut self.pending {
+            Some(pending) => {
+                // What is deferred has no pages, so merging cannot fail.
+                drop(pending.merge(flush));
+            }
+            None => self.pending = Some(flush),
         }
     }
 
@@ -338,7 +387,11 @@ impl P2m {
 
     /// The duty for a leaf that was unmapped.
     fn let_go(&mut self, leaf: &Leaf, flush: ept::Flush) -> Flush {
-        self.ram -= u64::from(PageKind::from_tag(leaf.attr.tag) == PageKind::Ram);
+        match PageKind::from_tag(leaf.attr.tag) {
+            PageKind::Ram => self.ram -= 1,
+            PageKind::Foreign => self.foreign -= 1,
+            PageKind::Shared => {}
+        }
         self.hand_out(Flush::with(
             flush,
             self.tables,

@@ -264,6 +264,60 @@ fn every_failed_allocation_leaves_things_as_they_were() {
 }
 
 #[test]
+fn a_page_moves_whole_or_not_at_all() {
+    let (from, to) = (Gfn::new(700), Gfn::new(1 << 20));
+    let mut moved = false;
+    // Splitting and the way to the new place need at most four tables.
+    for budget in 0..=4 {
+        let (mut p2m, domain) = p2m();
+        p2m.populate(Gfn::new(512), 512, Backing::Now)
+            .expect("room");
+        let mfn = p2m.lookup(from).map(|entry| entry.mfn);
+        testing::limit_allocations(Some(budget));
+        let result = p2m.move_page(from, to).map(Flush::done);
+        testing::limit_allocations(None);
+        let [left, arrived] = [from, to].map(|gfn| p2m.lookup(gfn).map(|entry| entry.mfn));
+        match result {
+            Ok(()) => assert_eq!((left, arrived), (None, mfn)),
+            Err(error) => {
+                assert_eq!((error, left, arrived), (Errno::Enomem, mfn, None));
+            }
+        }
+        moved |= result.is_ok();
+        assert_eq!((p2m.ram_pages(), ram(domain)), (512, 512));
+        drop(p2m);
+        nothing_left(domain);
+    }
+    assert!(moved);
+}
+
+#[test]
+fn a_page_moves_over_another() {
+    let (mut p2m, domain) = p2m();
+    p2m.populate(Gfn::new(0), 512, Backing::Now).expect("room");
+    let mfn = p2m.lookup(Gfn::new(3)).map(|entry| entry.mfn);
+    serve(
+        p2m.move_page(Gfn::new(3), Gfn::new(4)).expect("moved"),
+        true,
+    );
+    assert_eq!(p2m.lookup(Gfn::new(3)), None);
+    assert_eq!(p2m.lookup(Gfn::new(4)).map(|entry| entry.mfn), mfn);
+    assert_eq!((p2m.ram_pages(), ram(domain)), (511, 511));
+    serve(
+        p2m.move_page(Gfn::new(4), Gfn::new(4)).expect("stays"),
+        false,
+    );
+    let hole = p2m.move_page(Gfn::new(3), Gfn::new(5)).map(Flush::done);
+    assert_eq!(hole, Err(Errno::Einval));
+    let far = p2m
+        .move_page(Gfn::new(4), Gfn::new(1 << 40))
+        .map(Flush::done);
+    assert_eq!(far, Err(Errno::Einval));
+    drop(p2m);
+    nothing_left(domain);
+}
+
+#[test]
 fn release_goes_in_steps() {
     let (mut p2m, domain) = p2m();
     p2m.populate(Gfn::new(0), 512 + 7, Backing::Now)
