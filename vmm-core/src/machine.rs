@@ -5,7 +5,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use abi::Hpa;
+use abi::{DomId, Hpa};
 use spin::Once;
 use system::{Archive, Config};
 use vmx::caps::Controls;
@@ -107,8 +107,8 @@ pub fn read_host_msrs() -> HostMsrs {
 /// The MSR bitmap of a domain: which MSRs its accesses reach without an exit. `None` when memory
 /// is short.
 #[must_use]
-pub fn make_msr_bitmap(msrs: &MsrPolicy) -> Option<PageRef> {
-    let page = PageRef::alloc(Owner::Hypervisor)?;
+pub fn make_msr_bitmap(msrs: &MsrPolicy, domain: DomId) -> Option<PageRef> {
+    let page = PageRef::alloc(Owner::Tables(domain))?;
     let mut bitmap = MsrBitmap::deny_all();
     for (msr, direction) in msrs.passed_through() {
         if direction != Direction::Write {

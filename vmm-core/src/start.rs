@@ -51,6 +51,7 @@ pub fn start(boot: BootInfo) -> ! {
         log::warn!("this CPU has L1TF and no L1D flush: update its microcode");
     }
     let vmx = enter_vmx();
+    stats::note_start();
     READY.store(true, Ordering::Release);
     build_all();
     sched::cpu_loop(&vmx)
@@ -134,7 +135,7 @@ fn enter_vmx() -> VmxOn {
     dr::disable_breakpoints();
     fpu::init_cpu();
     machine::get().mitigations.init_cpu();
-    let Some(region) = PageRef::alloc(Owner::Hypervisor) else {
+    let Some(region) = PageRef::alloc(Owner::Cpu) else {
         no_memory()
     };
     let virt = directmap::ptr(region.mfn().hpa());
@@ -172,12 +173,13 @@ pub fn reap() {
     while let Some(domain) = lifecycle::take_ended() {
         let reason = domain.life.ending().unwrap_or(ShutdownReason::Crash);
         let lived = domain.clock.system_time(time::Tsc::now());
-        let (index, name) = (domain.config_index, domain.name.clone());
+        let (id, index, name) = (domain.id, domain.config_index, domain.name.clone());
         stats::report_domain(&domain);
         console::detach(&domain);
-        list::remove(domain.id);
+        list::remove(id);
         domain.release();
         drop(domain);
+        stats::report_end(id, &name);
         if wants_restart(index, reason) {
             if lived < SHORTEST_LIFE_NS {
                 log::error!("{name}: not restarted: it asked for that within a second");
@@ -203,6 +205,7 @@ fn wants_restart(config_index: usize, reason: ShutdownReason) -> bool {
 
 /// Ends the run because somebody at the console asked for it.
 pub fn quit() -> ! {
+    stats::report_host();
     platform::end(End::Poweroff, format_args!("asked for on the console"))
 }
 

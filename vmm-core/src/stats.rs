@@ -5,11 +5,13 @@
 
 use alloc::boxed::Box;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
+use abi::DomId;
 use vmx::vmcs::Counters;
 
 use crate::builder::Entry;
-use crate::domain::Domain;
+use crate::domain::{Domain, list};
 use crate::machine;
 use crate::mm::directmap::to_usize;
 use crate::mm::frame::frames;
@@ -188,19 +190,48 @@ pub fn report_domain(domain: &Domain) {
     }
 }
 
-/// Reports the machine's memory at the end of the run.
-pub fn report_host() {
-    let census = frames().census();
+/// The hypervisor's own frames before there was any domain.
+static OWN_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// Takes note of what the hypervisor has before it builds domains: so much it is to have again
+/// when the last one is gone.
+pub fn note_start() {
+    OWN_BEFORE.store(frames().census().hypervisor, Ordering::Relaxed);
+}
+
+/// Reports what an ended domain left behind: its frames that others still hold, or a leak.
+pub fn report_end(id: DomId, name: &str) {
+    let left = frames().owned_by(id);
     log::info!(
-        "stats: frames total={} free={} hypervisor={} frame_table={} tables={} domains={} \
-         adds_up={}",
+        "stats: left dom={name} memory={} tables={} shared={} free={}",
+        left.memory,
+        left.tables,
+        left.shared,
+        frames().free_frames()
+    );
+}
+
+/// Reports the machine's memory at the end of the run: whether all frames are accounted for, and
+/// what is in whose hands.
+pub fn report_host() {
+    let (census, adds_up) = frames().audit();
+    let granted: u64 = list::all()
+        .iter()
+        .filter_map(|domain| Some(domain.p2m.try_read()?.foreign_pages()))
+        .sum();
+    log::info!(
+        "stats: frames total={} free={} frame_table={} cpus={} heap={} hypervisor={} \
+         hypervisor_before={} tables={} shared={} domains={} granted={granted} adds_up={adds_up}",
         census.total,
         census.free,
-        census.hypervisor,
         census.frame_table,
+        census.cpus,
+        census.heap,
+        census.hypervisor,
+        OWN_BEFORE.load(Ordering::Relaxed),
         census.tables,
+        census.shared,
         census.domains,
-        census.adds_up()
     );
 }
 

@@ -30,7 +30,7 @@ static HEAP: Heap = Heap(SpinMutex::new(Pool::new()));
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(order) = frame_order(layout) {
-            return frames(order).map_or(ptr::null_mut(), NonNull::as_ptr);
+            return frames(order, Owner::Hypervisor).map_or(ptr::null_mut(), NonNull::as_ptr);
         }
         let mut pool = self.0.lock();
         let block = pool.allocate(layout).or_else(|| {
@@ -61,17 +61,20 @@ fn frame_order(layout: Layout) -> Option<u8> {
     (size >= LARGE).then_some(order)
 }
 
-fn frames(order: u8) -> Option<NonNull<u8>> {
+fn frames(order: u8, owner: Owner) -> Option<NonNull<u8>> {
     if order > frame::MAX_ORDER {
         return None;
     }
-    let first: Mfn = frame::frames().alloc(order, Owner::Hypervisor)?;
+    let first: Mfn = frame::frames().alloc(order, owner)?;
     Some(directmap::ptr(first.hpa()))
 }
 
 /// Adds frames to the pool.
 fn grow(pool: &mut Pool) -> Option<()> {
-    let block = NonNull::slice_from_raw_parts(frames(GROWTH_ORDER)?, PAGE_SIZE << GROWTH_ORDER);
+    let block = NonNull::slice_from_raw_parts(
+        frames(GROWTH_ORDER, Owner::Heap)?,
+        PAGE_SIZE << GROWTH_ORDER,
+    );
     // SAFETY: the frames were allocated for the pool and stay with it for ever.
     unsafe { pool.insert_free_block_ptr(block) }.map(|_| ())
 }

@@ -63,9 +63,9 @@ fn stack(pages: u64) -> Option<u64> {
     Some(*next)
 }
 
-/// A frame for the hypervisor itself.
+/// A frame for a pCPU's stack, or for the page tables that map it.
 pub(crate) fn take_page() -> Option<u64> {
     frame::frames()
-        .alloc(0, Owner::Hypervisor)
+        .alloc(0, Owner::Cpu)
         .map(|mfn: Mfn| mfn.hpa().raw())
 }

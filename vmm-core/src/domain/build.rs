@@ -120,7 +120,7 @@ pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
     let id = next_id().ok_or(CreateError::NoId)?;
     let mut stats = BuildStats::start();
     let mut p2m = P2m::new(id, limits(machine))?;
-    let (entry, parts) = assemble(machine, config_index, &mut p2m, &mut stats)?;
+    let (entry, parts) = assemble(machine, config_index, id, &mut p2m, &mut stats)?;
     let domain = finish(machine, config_index, id, p2m, parts)?;
     stats.report(&domain.name, &entry);
     start(config, &domain, &entry);
@@ -161,6 +161,7 @@ struct Parts {
 fn assemble(
     machine: &Machine,
     config_index: usize,
+    id: DomId,
     p2m: &mut P2m,
     stats: &mut BuildStats,
 ) -> Result<(Entry, Parts), CreateError> {
@@ -183,11 +184,11 @@ fn assemble(
         image.load(&kernel, &mut Writer { p2m })?
     };
     stats.copied();
-    let page = || PageRef::alloc(Owner::Hypervisor).ok_or(CreateError::OutOfMemory);
+    let page = || PageRef::alloc(Owner::Shared(id)).ok_or(CreateError::OutOfMemory);
     let console = page()?;
     p2m.insert_page(CONSOLE_GFN, console.clone(), PageKind::Shared, Perms::RW)?
         .done();
-    let mut grants = GrantTable::new().ok_or(CreateError::OutOfMemory)?;
+    let mut grants = GrantTable::new(id).ok_or(CreateError::OutOfMemory)?;
     grants.permit(GrantRef(RESERVED_CONSOLE), DomId::CONTROL, CONSOLE_GFN)?;
     Ok((
         entry,
@@ -247,7 +248,7 @@ fn finish(
     let clock = clock(machine);
     let cpuid = cpuid_policy(machine, id, config.vcpus, &clock);
     let msrs = MsrPolicy::new(&cpuid, machine.host_msrs);
-    let msr_bitmap = machine::make_msr_bitmap(&msrs).ok_or(CreateError::OutOfMemory)?;
+    let msr_bitmap = machine::make_msr_bitmap(&msrs, id).ok_or(CreateError::OutOfMemory)?;
     let first_home = NEXT_HOME.fetch_add(config.vcpus, Ordering::Relaxed);
     let vcpu = |number: u32| {
         let turn = first_home.wrapping_add(number) as usize % homes.len();

@@ -28,6 +28,8 @@ use crate::mm::page::PageRef;
 /// A domain's grant table.
 #[derive(Debug)]
 pub struct GrantTable {
+    /// Whose table it is.
+    domain: DomId,
     frames: Vec<Frame>,
     max_frames: u32,
 }
@@ -43,8 +45,9 @@ struct Frame {
 impl GrantTable {
     /// A table of one frame that may grow to the usual limit; `None` without memory.
     #[must_use]
-    pub fn new() -> Option<Self> {
+    pub fn new(domain: DomId) -> Option<Self> {
         let mut table = Self {
+            domain,
             frames: Vec::new(),
             max_frames: DEFAULT_MAX_FRAMES,
         };
@@ -74,7 +77,7 @@ impl GrantTable {
         }
         while self.frame_count() < count {
             self.frames.try_reserve(1).map_err(|_| Errno::Enomem)?;
-            let page = PageRef::alloc(Owner::Hypervisor).ok_or(Errno::Enomem)?;
+            let page = PageRef::alloc(Owner::Shared(self.domain)).ok_or(Errno::Enomem)?;
             self.frames.push(Frame { page, gfn: None });
         }
         Ok(())
@@ -150,7 +153,7 @@ mod tests {
 
     fn table() -> GrantTable {
         testing::init();
-        GrantTable::new().unwrap()
+        GrantTable::new(DomId(1)).unwrap()
     }
 
     #[test]

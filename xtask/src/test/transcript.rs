@@ -59,6 +59,27 @@ impl Transcript {
             self.last.end,
             self.last.reason
         );
+        self.nothing_leaked()
+    }
+
+    /// Checks the frame census that ends a run: every frame is accounted for, and when the last
+    /// domain has ended the hypervisor has what it had before the first.
+    fn nothing_leaked(&self) -> Result<()> {
+        let line = self.line_with(&["stats: frames "])?;
+        ensure!(
+            line.contains(" adds_up=true"),
+            "the frame census does not add up: {line}"
+        );
+        if self.last.reason.starts_with("every domain has ended") {
+            let count = |key: &str| census(line, key);
+            for kind in ["tables", "shared", "domains", "granted"] {
+                ensure!(count(kind)? == 0, "frames leaked ({kind}): {line}");
+            }
+            ensure!(
+                count("hypervisor")? == count("hypervisor_before")?,
+                "frames of the hypervisor's own leaked: {line}"
+            );
+        }
         Ok(())
     }
 
@@ -79,21 +100,38 @@ impl Transcript {
     }
 }
 
+/// A number of the census line.
+fn census(line: &str, key: &str) -> Result<u64> {
+    let value = line
+        .split(' ')
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    let value = value.ok_or_else(|| anyhow!("no {key} in {line:?}"))?;
+    Ok(value.parse()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Transcript;
     use crate::run::watch::LastWords;
 
+    const CENSUS: &str = "[    0.4] vmm_core: stats: frames total=9 free=5 hypervisor=4 \
+                          hypervisor_before=4 tables=0 shared=0 domains=0 granted=0 adds_up=true";
+
     fn transcript() -> Transcript {
+        with_census(CENSUS)
+    }
+
+    fn with_census(census: &str) -> Transcript {
         let text = "[    0.1] vmm_core: a: domain 1: 16 MiB\r\n\
                     first of a\r\n\
                     (b) first of b\r\n\
                     verdict: pass\r\n\
                     tessera: console: b (Ctrl-] h for help)\r\n\
                     second of b\r\n\
-                    tessera: end: poweroff (every domain has ended)\r\n";
-        let last = LastWords::parse("tessera: end: poweroff (every domain has ended)").unwrap();
-        Transcript::new(text.to_owned(), last)
+                    ";
+        let end = "tessera: end: poweroff (every domain has ended)";
+        let last = LastWords::parse(end).unwrap();
+        Transcript::new(format!("{text}{census}\r\n{end}\r\n"), last)
     }
 
     #[test]
@@ -110,5 +148,21 @@ mod tests {
         assert!(said.line_with(&["domain 1", "16 MiB"]).is_ok());
         assert!(said.line_with(&["domain 1", "17 MiB"]).is_err());
         assert!(said.ended_well().is_ok());
+    }
+
+    #[test]
+    fn a_leak_is_no_good_end() {
+        for (good, bad) in [
+            ("tables=0", "tables=1"),
+            ("shared=0", "shared=1"),
+            ("domains=0", "domains=512"),
+            ("granted=0", "granted=1"),
+            ("hypervisor=4", "hypervisor=5"),
+            ("adds_up=true", "adds_up=false"),
+            ("stats: frames", "frames"),
+        ] {
+            let said = with_census(&CENSUS.replace(good, bad));
+            assert!(said.ended_well().is_err(), "{bad}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The free blocks: one list per order and kind of traces, threaded through the frame records.
+//! The free blocks, and how many frames are not: one list per order and kind of traces, threaded through the frame records.
 //!
 //! A free block is `2^order` frames, aligned to its size by frame *number*, so that a block can
 //! back a large page. Blocks split in halves on the way down and join with their buddy (the other
@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::Mfn;
 
 use super::MAX_ORDER;
-use super::entry::{Index, NONE, Record, Traces};
+use super::entry::{Index, NONE, Owner, Record, Traces};
 use super::regions::Regions;
 
 const ORDERS: usize = MAX_ORDER as usize + 1;
@@ -20,6 +20,8 @@ pub(super) struct Buddy {
     /// By what is left in the blocks, then by order.
     heads: [[Index; ORDERS]; Traces::ALL.len()],
     free: u64,
+    /// Frames in use, by their owner's kind; kept by whoever takes and gives.
+    pub(super) used: [u64; Owner::KINDS],
 }
 
 /// The records and regions the lists run through.
@@ -53,6 +55,7 @@ impl Buddy {
         Self {
             heads: [[NONE; ORDERS]; Traces::ALL.len()],
             free: 0,
+            used: [0; Owner::KINDS],
         }
     }
 

@@ -44,35 +44,66 @@ const LINK_MASK: u64 = NONE as u64;
 const OWNER_SHIFT: u32 = 8;
 const DOMAIN_MASK: u64 = 0xffff;
 const KIND_SHIFT: u32 = 24;
-const KIND_MASK: u64 = 3;
+const KIND_MASK: u64 = 7;
 const HOLDS_SHIFT: u32 = 32;
 
 /// Who a frame belongs to. Every allocated frame has exactly one owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// The hypervisor itself.
+    /// The hypervisor itself, for as long as it needs the frame.
     Hypervisor,
-    /// Extended page tables and other structures kept on behalf of a domain.
+    /// The pool of the hypervisor's heap, which keeps what it has.
+    Heap,
+    /// What each pCPU has for itself: stacks, VMXON regions.
+    Cpu,
+    /// Extended page tables and other structures kept on behalf of a domain, out of its sight.
     Tables(DomId),
+    /// Pages that the hypervisor shares with a domain: shared info, grant table, console ring.
+    Shared(DomId),
     /// A domain's own memory.
     Domain(DomId),
 }
 
 impl Owner {
+    /// The number of kinds.
+    pub(super) const KINDS: usize = 6;
+
+    /// The kind, without the domain: below [`Owner::KINDS`].
+    pub(super) const fn kind(self) -> usize {
+        match self {
+            Self::Hypervisor => 0,
+            Self::Heap => 1,
+            Self::Cpu => 2,
+            Self::Tables(_) => 3,
+            Self::Shared(_) => 4,
+            Self::Domain(_) => 5,
+        }
+    }
+
+    /// The domain that the frame is for.
+    pub(super) const fn domain(self) -> Option<DomId> {
+        match self {
+            Self::Hypervisor | Self::Heap | Self::Cpu => None,
+            Self::Tables(domain) | Self::Shared(domain) | Self::Domain(domain) => Some(domain),
+        }
+    }
+
     const fn pack(self) -> u64 {
-        let (kind, domain) = match self {
-            Self::Hypervisor => (0, DomId(0)),
-            Self::Tables(domain) => (1, domain),
-            Self::Domain(domain) => (2, domain),
+        let domain = match self.domain() {
+            Some(domain) => domain.0,
+            None => 0,
         };
-        kind << KIND_SHIFT | (domain.0 as u64) << OWNER_SHIFT
+        (self.kind() as u64) << KIND_SHIFT | (domain as u64) << OWNER_SHIFT
     }
 
     const fn unpack(word: u64) -> Self {
         let domain = DomId((word >> OWNER_SHIFT & DOMAIN_MASK) as u16);
         match word >> KIND_SHIFT & KIND_MASK {
             0 => Self::Hypervisor,
-            1 => Self::Tables(domain),
+            1 => Self::Heap,
+            2 => Self::Cpu,
+            3 => Self::Tables(domain),
+            4 => Self::Shared(domain),
             _ => Self::Domain(domain),
         }
     }
@@ -97,8 +128,8 @@ impl Traces {
     pub(super) const fn of(owner: Owner, dirty: bool) -> Self {
         match owner {
             _ if !dirty => Self::Clean,
-            Owner::Hypervisor => Self::Stale,
-            Owner::Tables(_) | Owner::Domain(_) => Self::Secret,
+            Owner::Hypervisor | Owner::Heap | Owner::Cpu => Self::Stale,
+            Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) => Self::Secret,
         }
     }
 }
@@ -211,7 +242,10 @@ mod tests {
     fn owners() -> impl Strategy<Value = Owner> {
         prop_oneof![
             Just(Owner::Hypervisor),
+            Just(Owner::Heap),
+            Just(Owner::Cpu),
             any::<u16>().prop_map(|d| Owner::Tables(DomId(d))),
+            any::<u16>().prop_map(|d| Owner::Shared(DomId(d))),
             any::<u16>().prop_map(|d| Owner::Domain(DomId(d))),
         ]
     }

@@ -18,15 +18,17 @@
 #![expect(unsafe_code, reason = "scrubs frames and places the table in RAM")]
 
 mod buddy;
+mod census;
 mod entry;
 mod regions;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::{DomId, Mfn, PAGE_SIZE};
+use abi::{Mfn, PAGE_SIZE};
 use spin::{Mutex, Once};
 
 use self::buddy::{Buddy, Records};
+pub use self::census::{Census, DomainFrames};
 pub use self::entry::Owner;
 use self::entry::{DIRTY, Index, ONE_HOLD, Record, Traces};
 use self::regions::Regions;
@@ -71,45 +73,13 @@ pub unsafe fn init(map: &[(Mfn, u64)]) {
 #[derive(Debug)]
 pub struct FrameTable {
     regions: Regions,
+    /// Frames that hold the table itself.
+    own: u64,
     /// One packed [`Record`] per frame, by index.
     records: &'static [AtomicU64],
     /// Guards every free block's records; those of allocated frames change by atomic operations.
     buddy: Mutex<Buddy>,
     scrubbed: AtomicU64,
-}
-
-/// How many frames are in whose hands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Census {
-    /// All frames of the table.
-    pub total: u64,
-    /// Frames nobody has.
-    pub free: u64,
-    /// The frames that hold the table itself.
-    pub frame_table: u64,
-    /// The hypervisor's own frames.
-    pub hypervisor: u64,
-    /// Page tables and other structures kept for domains.
-    pub tables: u64,
-    /// The domains' memory.
-    pub domains: u64,
-}
-
-impl Census {
-    /// True when every frame is accounted for exactly once.
-    #[must_use]
-    pub const fn adds_up(&self) -> bool {
-        self.total == self.free + self.frame_table + self.hypervisor + self.tables + self.domains
-    }
-}
-
-/// The frames of one domain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DomainFrames {
-    /// Its memory.
-    pub memory: u64,
-    /// Page tables and other structures kept for it.
-    pub tables: u64,
 }
 
 impl FrameTable {
@@ -143,6 +113,7 @@ impl FrameTable {
         };
         let table = Self {
             regions,
+            own,
             records,
             buddy: Mutex::new(Buddy::new()),
             scrubbed: AtomicU64::new(0),
@@ -195,8 +166,8 @@ impl FrameTable {
             order,
             owner,
             match owner {
-                Owner::Hypervisor => Traces::Stale,
-                Owner::Tables(_) | Owner::Domain(_) => Traces::Clean,
+                Owner::Hypervisor | Owner::Heap | Owner::Cpu => Traces::Stale,
+                Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) => Traces::Clean,
             },
         )
     }
@@ -257,6 +228,7 @@ impl FrameTable {
         }
         let mut buddy = self.buddy.lock();
         let (index, traces) = buddy.take(self.view(), order)?;
+        buddy.used[owner.kind()] += 1 << order;
         let word = Record::allocated(owner, traces > Traces::Clean || shown).pack();
         for record in self.block(index, order) {
             record.store(word, Ordering::Relaxed);
@@ -350,6 +322,7 @@ impl FrameTable {
         for record in self.block(index, order) {
             let old = record.swap(Record::Inner.pack(), Ordering::AcqRel);
             if let Record::Allocated { owner, dirty, .. } = Record::unpack(old) {
+                buddy.used[owner.kind()] -= 1;
                 traces = traces.max(Traces::of(owner, dirty));
             }
         }
@@ -376,70 +349,6 @@ impl FrameTable {
     #[must_use]
     pub fn scrubbed(&self) -> u64 {
         self.scrubbed.load(Ordering::Relaxed)
-    }
-
-    /// Counts every frame of the table. Walks all records: for reports and tests.
-    #[must_use]
-    pub fn census(&self) -> Census {
-        let mut census = Census {
-            total: self.regions.frames(),
-            ..Census::default()
-        };
-        self.visit(|record, frames| match record {
-            Record::Inner => {}
-            Record::Free { .. } => census.free += frames,
-            Record::Reserved => census.frame_table += frames,
-            Record::Allocated {
-                owner: Owner::Hypervisor,
-                ..
-            } => census.hypervisor += frames,
-            Record::Allocated {
-                owner: Owner::Tables(_),
-                ..
-            } => census.tables += frames,
-            Record::Allocated {
-                owner: Owner::Domain(_),
-                ..
-            } => census.domains += frames,
-        });
-        census
-    }
-
-    /// Counts one domain's frames. Walks all records: for reports and tests.
-    #[must_use]
-    pub fn owned_by(&self, domain: DomId) -> DomainFrames {
-        let mut found = DomainFrames::default();
-        self.visit(|record, frames| match record {
-            Record::Allocated {
-                owner: Owner::Domain(owner),
-                ..
-            } if owner == domain => {
-                found.memory += frames;
-            }
-            Record::Allocated {
-                owner: Owner::Tables(owner),
-                ..
-            } if owner == domain => {
-                found.tables += frames;
-            }
-            _ => {}
-        });
-        found
-    }
-
-    /// Shows every record with the number of frames it stands for. Allocation and freeing wait
-    /// meanwhile.
-    fn visit(&self, mut see: impl FnMut(Record, u64)) {
-        let _still = self.buddy.lock();
-        for record in self.records {
-            let record = Record::unpack(record.load(Ordering::Relaxed));
-            let frames = if let Record::Free { order, .. } = record {
-                1 << order
-            } else {
-                1
-            };
-            see(record, frames);
-        }
     }
 
     /// Zeroes frames on their way to an owner, before anybody else can reach them.

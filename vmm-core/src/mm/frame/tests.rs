@@ -9,6 +9,7 @@ extern crate std;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+use abi::DomId;
 use proptest::prelude::*;
 
 use super::*;
@@ -42,7 +43,10 @@ enum Op {
 fn ops() -> impl Strategy<Value = Op> {
     let owner = prop_oneof![
         Just(Owner::Hypervisor),
+        Just(Owner::Heap),
+        Just(Owner::Cpu),
         (0_u16..3).prop_map(|d| Owner::Tables(DomId(d))),
+        (0_u16..3).prop_map(|d| Owner::Shared(DomId(d))),
         (0_u16..3).prop_map(|d| Owner::Domain(DomId(d))),
     ];
     prop_oneof![
@@ -137,8 +141,8 @@ impl Model {
     }
 
     fn check(&self, table: &FrameTable) {
-        let census = table.census();
-        assert!(census.adds_up(), "{census:?}");
+        let (census, right) = table.audit();
+        assert!(right, "{census:?}, but told {:?}", table.census());
         assert_eq!(census.free, table.free_frames());
         let owned = |wanted: fn(&Owner) -> bool| {
             self.frames
@@ -147,7 +151,10 @@ impl Model {
                 .count() as u64
         };
         assert_eq!(census.hypervisor, owned(|o| matches!(o, Owner::Hypervisor)));
+        assert_eq!(census.heap, owned(|o| matches!(o, Owner::Heap)));
+        assert_eq!(census.cpus, owned(|o| matches!(o, Owner::Cpu)));
         assert_eq!(census.tables, owned(|o| matches!(o, Owner::Tables(_))));
+        assert_eq!(census.shared, owned(|o| matches!(o, Owner::Shared(_))));
         assert_eq!(census.domains, owned(|o| matches!(o, Owner::Domain(_))));
         for (frame, (owner, _)) in &self.frames {
             assert_eq!(table.owner(Mfn::new(*frame)), Some(*owner));
@@ -214,6 +221,7 @@ fn runs_out_and_recovers() {
     assert_eq!(
         table.owned_by(DomId(1)),
         DomainFrames {
+            shared: 0,
             memory: RAM - 8,
             tables: 0
         }
