@@ -23,6 +23,7 @@ mod symbols;
 mod system;
 mod test;
 mod workspace;
+mod xtf;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,8 @@ enum Verb {
     Gdb(gdb::Args),
     /// Run the tests: host tier, then real images in emulated machines
     Test(test::Args),
+    /// Run Xen's test suite (a built XTF tree), its verdicts beside Xen's
+    Xtf(xtf::Args),
     /// Measure, as JSON and as a table
     Bench(bench::Args),
     /// Check formatting, clippy, imports, the unsafe list and file sizes
@@ -90,6 +93,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Run(args) => return run::run(&ws, &args),
         Verb::Gdb(args) => gdb::run(&ws, &args)?,
         Verb::Test(args) => return test::run(&ws, &args),
+        Verb::Xtf(args) => return xtf::run(&ws, &args),
         Verb::Bench(args) => bench::run(&ws, &args)?,
         Verb::Lint(args) => lint::run(&ws, &args)?,
         Verb::Ci => ci::run(&ws)?,

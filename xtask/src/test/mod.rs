@@ -24,7 +24,7 @@ use clap::ValueEnum;
 use crate::setup;
 use crate::workspace::Workspace;
 pub(crate) use artifacts::Artifacts;
-pub(crate) use script::Script;
+pub(crate) use script::{Ended, Script};
 pub(crate) use transcript::Transcript;
 
 /// Options of `cargo xtask test`.

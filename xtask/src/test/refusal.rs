@@ -89,7 +89,7 @@ fn refused_with(case: &Case<'_>, spec: &Spec, words: &[&str], end: &End) -> Resu
         .filter(|line| line.starts_with('[') && line.contains("error: "))
         .count();
     ensure!(errors == 1, "{errors} lines say what one should");
-    let last = said.last_words();
+    let last = said.last_words()?;
     ensure!(last.end == *end, "the end was {:?}, not {end:?}", last.end);
     for word in words {
         ensure!(
@@ -147,11 +147,8 @@ fn no_ept(case: &Case<'_>) -> Result<()> {
         "extended page tables",
         "this CPU reports",
     ])?;
-    ensure!(
-        said.last_words().end == End::PowerOff,
-        "the end was {:?}",
-        said.last_words().end
-    );
+    let last = said.last_words()?;
+    ensure!(last.end == End::PowerOff, "the end was {:?}", last.end);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -18,6 +18,15 @@ use crate::workspace::Workspace;
 
 /// After the hypervisor's last words the machine has this long to end by itself.
 const GRACE: Duration = Duration::from_secs(4);
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// All that was said.
+    pub(crate) said: Transcript,
+    /// Why the run did not come to an end by itself, if it did not.
+    pub(crate) order: Result<()>,
+}
 
 /// A machine with its serial line.
 #[derive(Debug)]
@@ -110,7 +119,23 @@ impl Script {
     }
 
     /// Waits for the end of the run; returns all that was said.
-    pub(crate) fn finish(mut self) -> Result<Transcript> {
+    pub(crate) fn finish(self) -> Result<Transcript> {
+        let ended = self.ended();
+        ended.order.map(|()| ended.said)
+    }
+
+    /// Waits for the end of the run, or of its time; returns all that was said in either case.
+    pub(crate) fn ended(mut self) -> Ended {
+        let order = self.wait_for_end();
+        self.running.kill();
+        let text = String::from_utf8_lossy(&self.said).into_owned();
+        Ended {
+            said: Transcript::new(text, self.last_words()),
+            order,
+        }
+    }
+
+    fn wait_for_end(&mut self) -> Result<()> {
         while self.open {
             if self.last_words().is_some() {
                 let heard = self.said.len();
@@ -123,12 +148,11 @@ impl Script {
                     .context("the run did not come to its end")?;
             }
         }
-        let last = self.last_words();
-        let why = self.why_it_ended();
-        self.running.kill();
-        let text = String::from_utf8_lossy(&self.said).into_owned();
-        let last = last.ok_or_else(|| anyhow!("no last words of the hypervisor: {why}"))?;
-        Ok(Transcript::new(text, last))
+        if self.last_words().is_none() {
+            let why = self.why_it_ended();
+            bail!("no last words of the hypervisor: {why}");
+        }
+        Ok(())
     }
 
     /// What was said after the last expectation's words up to the end of that line; waits for it.

@@ -7,15 +7,15 @@ use anyhow::{Result, anyhow, ensure};
 
 use crate::run::watch::LastWords;
 
-/// A run from its first to its last words.
+/// A run from its first word to its last.
 #[derive(Debug)]
 pub(crate) struct Transcript {
     text: String,
-    last: LastWords,
+    last: Option<LastWords>,
 }
 
 impl Transcript {
-    pub(super) fn new(text: String, last: LastWords) -> Self {
+    pub(super) fn new(text: String, last: Option<LastWords>) -> Self {
         Self { text, last }
     }
 
@@ -53,11 +53,12 @@ impl Transcript {
     /// Checks that the run ended as a good one does: powered off, without a panic.
     pub(crate) fn ended_well(&self) -> Result<()> {
         self.without_panic()?;
+        let last = self.last_words()?;
         ensure!(
-            self.last.good(),
+            last.good(),
             "the run did not end well: {:?} ({})",
-            self.last.end,
-            self.last.reason
+            last.end,
+            last.reason
         );
         self.nothing_leaked()
     }
@@ -70,7 +71,11 @@ impl Transcript {
             line.contains(" adds_up=true"),
             "the frame census does not add up: {line}"
         );
-        if self.last.reason.starts_with("every domain has ended") {
+        if self
+            .last_words()?
+            .reason
+            .starts_with("every domain has ended")
+        {
             let count = |key: &str| census(line, key);
             for kind in ["tables", "shared", "domains", "granted"] {
                 ensure!(count(kind)? == 0, "frames leaked ({kind}): {line}");
@@ -95,8 +100,10 @@ impl Transcript {
     }
 
     /// The hypervisor's last words.
-    pub(crate) fn last_words(&self) -> &LastWords {
-        &self.last
+    pub(crate) fn last_words(&self) -> Result<&LastWords> {
+        self.last
+            .as_ref()
+            .ok_or_else(|| anyhow!("the hypervisor has no last words"))
     }
 }
 
@@ -131,7 +138,7 @@ mod tests {
                     ";
         let end = "tessera: end: poweroff (every domain has ended)";
         let last = LastWords::parse(end).unwrap();
-        Transcript::new(format!("{text}{census}\r\n{end}\r\n"), last)
+        Transcript::new(format!("{text}{census}\r\n{end}\r\n"), Some(last))
     }
 
     #[test]
