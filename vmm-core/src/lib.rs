@@ -5,6 +5,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod attention;
 pub mod bits;
 pub mod boot_info;
 pub mod builder;

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use spin::{Mutex, Once};
 use vmx::cpu::{apic, msr};
 
+use crate::attention::Attention;
 use crate::domain::VcpuRef;
 use crate::mm::directmap::to_usize;
 use crate::platform::VECTOR_WAKE;
@@ -42,6 +43,9 @@ pub struct PerCpu {
     pub idle: AtomicBool,
     /// Set to make the pCPU pick again.
     pub need_resched: AtomicBool,
+    /// That somebody has left something for this pCPU or the vCPU it runs; see
+    /// [`attention`](crate::attention).
+    pub attention: Attention,
     /// The domain whose vCPU the pCPU runs, or [`NO_DOMAIN`].
     pub running_domain: AtomicU32,
     /// The vCPU whose state outside the VMCS is in the CPU's registers.
@@ -66,6 +70,7 @@ pub fn install(id: u32, apic_id: u32) {
         run_queue: Mutex::new(RunQueue::new()),
         idle: AtomicBool::new(false),
         need_resched: AtomicBool::new(false),
+        attention: Attention::new(),
         running_domain: AtomicU32::new(NO_DOMAIN),
         loaded: Mutex::new(None),
     }));
@@ -105,6 +110,7 @@ pub fn cpus() -> impl Iterator<Item = &'static PerCpu> {
 impl PerCpu {
     /// Makes this pCPU look at its work again soon: out of HLT, or out of its guest.
     pub fn wake(&self) {
+        self.attention.ask();
         if core::ptr::eq(self, current()) {
             return;
         }

@@ -79,13 +79,15 @@ impl ExitStats {
     }
 
     /// An exit came.
-    #[inline]
+    #[inline(always)]
     pub fn exited(&mut self, reason: u16) {
         let index = usize::from(reason).min(REASONS - 1);
         if let Some(count) = self.counts.get_mut(index) {
             *count = count.wrapping_add(1);
         }
-        if let Some(costs) = &mut self.costs {
+        if cfg!(feature = "count")
+            && let Some(costs) = &mut self.costs
+        {
             costs.open = Some((index, Tsc::now()));
         }
     }
@@ -93,7 +95,9 @@ impl ExitStats {
     /// The vCPU is about to enter its guest, or leaves its pCPU.
     #[inline]
     pub fn handled(&mut self, counters: impl FnOnce() -> Counters) {
-        if let Some(costs) = &mut self.costs {
+        if cfg!(feature = "count")
+            && let Some(costs) = &mut self.costs
+        {
             costs.close(Tsc::now(), counters());
         }
     }

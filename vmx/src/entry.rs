@@ -1,7 +1,7 @@
 //! VM entry and exit as an ordinary call.
 //!
 //! ```text
-//!  enter() ──call──► vm_enter: RSP saved in regs, GPRs loaded, VMLAUNCH/VMRESUME
+//!  resume() ──call──► vm_resume: RSP saved in regs, GPRs loaded, VMRESUME
 //!                                   │ refused                    │ guest runs, then VM exit
 //!                                   ▼                            ▼ HOST_RIP, HOST_RSP
 //!                     ret with REFUSED_*          vm_exit: GPRs pushed into regs, RSP restored,
@@ -37,28 +37,21 @@ pub(crate) fn exit_address() -> u64 {
     vm_exit as *const () as u64
 }
 
-/// Enters the guest; returns 0 after a VM exit, or a `REFUSED_*`.
-///
-/// # Safety
-/// 1. A VMCS is current whose host state is this CPU's, with `HOST_RIP` = [`exit_address`] and
-///    `HOST_RSP` = [`host_rsp`] of these `regs`.
-/// 2. `launched` tells its launch state.
-#[inline(always)]
-pub(crate) unsafe fn enter(regs: &mut GuestRegs, launched: bool) -> u64 {
-    let outcome: u64;
-    // SAFETY: everything the guest or the code below changes is named as clobbered; RBX and RBP,
-    // which cannot be, are saved around the call. The host state brings back RSP, segments and
-    // control registers.
-    unsafe {
+/// Calls one of the entries below.
+macro_rules! enter {
+    ($regs:expr, $entry:ident) => {{
+        let outcome: u64;
+        // Everything the guest or the code below changes is named as clobbered; RBX and RBP, which
+        // cannot be, are saved around the call. The host state brings back RSP, segments and
+        // control registers.
         asm!(
             "push rbp",
             "push rbx",
             "call {enter}",
             "pop rbx",
             "pop rbp",
-            enter = sym vm_enter,
-            inout("rdi") &raw mut *regs => _,
-            inout("rsi") u64::from(launched) => _,
+            enter = sym $entry,
+            inout("rdi") &raw mut *$regs => _,
             out("rax") outcome,
             out("r12") _,
             out("r13") _,
@@ -66,50 +59,69 @@ pub(crate) unsafe fn enter(regs: &mut GuestRegs, launched: bool) -> u64 {
             out("r15") _,
             clobber_abi("sysv64"),
         );
-    }
-    outcome
+        outcome
+    }};
 }
-
-/// RDI = the register block, RSI = launched. Offsets are those of [`GuestRegs`].
+/// Enters the guest with VMRESUME; returns 0 after a VM exit, or a `REFUSED_*`.
 ///
 /// # Safety
-/// Only for the call in [`enter`]: clobbers every register but RSP.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn vm_enter() {
-    naked_asm!(
-        "mov [rdi], rsp",
-        "test rsi, rsi",
-        // MOV leaves the flags alone.
-        "mov rax, [rdi + 0x08]",
-        "mov rcx, [rdi + 0x10]",
-        "mov rdx, [rdi + 0x18]",
-        "mov rbx, [rdi + 0x20]",
-        "mov rbp, [rdi + 0x28]",
-        "mov rsi, [rdi + 0x30]",
-        "mov r8, [rdi + 0x40]",
-        "mov r9, [rdi + 0x48]",
-        "mov r10, [rdi + 0x50]",
-        "mov r11, [rdi + 0x58]",
-        "mov r12, [rdi + 0x60]",
-        "mov r13, [rdi + 0x68]",
-        "mov r14, [rdi + 0x70]",
-        "mov r15, [rdi + 0x78]",
-        "mov rdi, [rdi + 0x38]",
-        "jz 2f",
-        "vmresume",
-        "jmp 3f",
-        "2:",
-        "vmlaunch",
-        // Only a refused entry comes here: CF for VMfailInvalid, ZF for VMfailValid.
-        "3:",
-        "mov eax, {valid}",
-        "mov ecx, {invalid}",
-        "cmovc eax, ecx",
-        "ret",
-        valid = const REFUSED_VALID,
-        invalid = const REFUSED_INVALID,
-    )
+/// 1. A VMCS is current whose host state is this CPU's, with `HOST_RIP` = [`exit_address`] and
+///    `HOST_RSP` = [`host_rsp`] of these `regs`.
+/// 2. It has been launched.
+#[inline(always)]
+pub(crate) unsafe fn resume(regs: &mut GuestRegs) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { enter!(regs, vm_resume) }
 }
+
+/// Enters the guest with VMLAUNCH; otherwise like [`resume`].
+///
+/// # Safety
+/// As for [`resume`], but the VMCS is clear.
+pub(crate) unsafe fn launch(regs: &mut GuestRegs) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { enter!(regs, vm_launch) }
+}
+
+/// Defines an entry: RDI = the register block. Offsets are those of [`GuestRegs`].
+macro_rules! entry {
+    ($name:ident, $instruction:literal) => {
+        /// # Safety
+        /// Only for the calls above: clobbers every register but RSP.
+        #[unsafe(naked)]
+        unsafe extern "sysv64" fn $name() {
+            naked_asm!(
+                "mov [rdi], rsp",
+                "mov rax, [rdi + 0x08]",
+                "mov rcx, [rdi + 0x10]",
+                "mov rdx, [rdi + 0x18]",
+                "mov rbx, [rdi + 0x20]",
+                "mov rbp, [rdi + 0x28]",
+                "mov rsi, [rdi + 0x30]",
+                "mov r8, [rdi + 0x40]",
+                "mov r9, [rdi + 0x48]",
+                "mov r10, [rdi + 0x50]",
+                "mov r11, [rdi + 0x58]",
+                "mov r12, [rdi + 0x60]",
+                "mov r13, [rdi + 0x68]",
+                "mov r14, [rdi + 0x70]",
+                "mov r15, [rdi + 0x78]",
+                "mov rdi, [rdi + 0x38]",
+                $instruction,
+                // Only a refused entry comes here: CF for VMfailInvalid, ZF for VMfailValid.
+                "mov eax, {valid}",
+                "mov ecx, {invalid}",
+                "cmovc eax, ecx",
+                "ret",
+                valid = const REFUSED_VALID,
+                invalid = const REFUSED_INVALID,
+            )
+        }
+    };
+}
+
+entry!(vm_resume, "vmresume");
+entry!(vm_launch, "vmlaunch");
 
 /// Where VM exits land: RSP is `HOST_RSP`, all other registers are the guest's.
 ///

@@ -19,7 +19,7 @@
 //!  vmcs.load(&vmx_on) ─► CurrentVmcs                           per turn on a CPU
 //!      .init_controls(&controls, &VmcsSetup { host: HostState::capture(), .. })   the first time
 //!      .set_host_state(&HostState::capture())                  after a move to another CPU
-//!      .run(&mut regs) ─► Stopped, and .details() ─► Decoded where the reason is not all
+//!      .run(&mut regs) ─► ExitReason, and .details() ─► Decoded where that is not all
 //!  vmcs.clear(&vmx_on)                                         before a move, and at the end
 //! ```
 //!

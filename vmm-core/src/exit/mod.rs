@@ -62,32 +62,43 @@ impl From<Result<(), GuestFault>> for Outcome {
 }
 
 /// Handles one of the frequent exits that have no details.
-#[inline]
+#[inline(always)]
 pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
-    let outcome = match exit {
-        // Of hypercalls, the dispatcher knows which ones set timers.
+    v.cpu.stats.exited(exit.reason());
+    match exit {
         Plain::Vmcall => crate::hypercall::vmcall(v),
-        Plain::Cpuid => v.cpuid(),
-        Plain::Rdmsr => msr::read(v),
-        Plain::InterruptWindow => Outcome::Again,
+        Plain::Cpuid => {
+            let outcome = v.cpuid();
+            v.finish(outcome)
+        }
+        Plain::Rdmsr => {
+            let outcome = msr::read(v);
+            v.finish(outcome)
+        }
+        Plain::InterruptWindow => {
+            v.cpu.look = true;
+            Next::Resume
+        }
         Plain::PreemptionTimer => {
-            v.cpu.recheck = true;
-            Outcome::Again
+            v.cpu.recheck_deadlines();
+            Next::Resume
         }
         Plain::Hlt => {
-            v.cpu.recheck = true;
-            idle::hlt(v)
+            v.cpu.recheck_deadlines();
+            let outcome = idle::hlt(v);
+            v.finish(outcome)
         }
         Plain::Wrmsr => {
-            v.cpu.recheck = true;
-            msr::write(v)
+            v.cpu.recheck_deadlines();
+            let outcome = msr::write(v);
+            v.finish(outcome)
         }
-    };
-    v.finish(outcome)
+    }
 }
 
 /// Handles any exit.
 pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
+    v.cpu.look = true;
     v.cpu.recheck |= !matches!(exit, Exit::Io(_) | Exit::ExternalInterrupt { .. });
     let outcome = dispatch(v, exit);
     v.finish(outcome)
@@ -99,7 +110,7 @@ pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
 )]
 fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
     match exit {
-        Exit::Vmcall => crate::hypercall::vmcall(v),
+        Exit::Vmcall => Outcome::Then(crate::hypercall::vmcall(v)),
         Exit::Cpuid => v.cpuid(),
         Exit::Rdmsr => msr::read(v),
         Exit::ExternalInterrupt { vector } => host_interrupt(vector),

@@ -32,7 +32,7 @@ use abi::hypercall::{
 };
 use vmx::GuestRegs;
 
-use crate::exit::{Next, Outcome};
+use crate::exit::Next;
 use crate::vcpu::Running;
 
 pub use args::Ctx;
@@ -69,43 +69,66 @@ impl From<Errno> for HypercallOutcome {
 }
 
 /// Handles a VMCALL.
-pub fn vmcall(v: &mut Running<'_>) -> Outcome {
-    let wide = v.is_64bit_code();
-    if v.cpl() != 0 {
-        set_result(v, wide, Errno::Eperm.to_rax());
-        return Outcome::Done;
+#[inline(always)]
+pub fn vmcall(v: &mut Running<'_>) -> Next {
+    if v.is_64bit_supervisor() {
+        carry_out(v, true)
+    } else {
+        other_vmcall(v)
     }
-    let (number, args) = arguments(&v.cpu.regs, wide);
-    v.cpu.recheck |= matches!(number, SCHED_OP | VCPU_OP | SET_TIMER_OP | MULTICALL);
+}
+
+/// Handles a VMCALL from other code than that of a 64-bit kernel.
+#[inline(never)]
+fn other_vmcall(v: &mut Running<'_>) -> Next {
+    let wide = v.is_64bit_code();
+    if v.cpl() == 0 {
+        carry_out(v, wide)
+    } else {
+        complete(v, wide, Errno::Eperm.to_rax(), Next::Resume)
+    }
+}
+
+#[inline(always)]
+fn carry_out(v: &mut Running<'_>, wide: bool) -> Next {
+    let number = number(&v.cpu.regs, wide);
+    let args = |ctx: &Ctx<'_, '_>| arguments(&ctx.v.cpu.regs, wide);
     match dispatch(&mut Ctx::new(v, wide), number, args) {
-        HypercallOutcome::Done(result) => {
-            set_result(v, wide, result);
-            Outcome::Done
-        }
-        HypercallOutcome::DoneThen(result, next) => {
-            set_result(v, wide, result);
-            Outcome::DoneThen(next)
-        }
+        HypercallOutcome::Done(result) => complete(v, wide, result, Next::Resume),
+        HypercallOutcome::DoneThen(result, next) => complete(v, wide, result, next),
         HypercallOutcome::Preempted(args) => {
             set_arguments(&mut v.cpu.regs, wide, args);
-            Outcome::Again
+            Next::Resume
         }
     }
 }
 
-/// Carries out one hypercall.
-fn dispatch(ctx: &mut Ctx<'_, '_>, number: u64, args: Args) -> HypercallOutcome {
+#[inline(always)]
+fn complete(v: &mut Running<'_>, wide: bool, result: u64, next: Next) -> Next {
+    v.cpu.regs.rax = if wide { result } else { low_half(result) };
+    v.advance();
+    next
+}
+
+/// Carries out one hypercall. The arguments are asked for where the call is known, so that one
+/// with few of them need not gather all.
+#[inline(always)]
+fn dispatch(
+    ctx: &mut Ctx<'_, '_>,
+    number: u64,
+    args: impl Fn(&Ctx<'_, '_>) -> Args,
+) -> HypercallOutcome {
     match number {
-        XEN_VERSION => version::op(ctx, args).into(),
-        EVENT_CHANNEL_OP => evtchn::op(ctx, args),
-        SCHED_OP => sched::op(ctx, args),
-        VCPU_OP => vcpu::op(ctx, args),
-        SET_TIMER_OP => timer::set_timer_op(ctx, args).into(),
-        MEMORY_OP => memory::op(ctx, args),
-        GRANT_TABLE_OP => grant::op(ctx, args).into(),
-        HVM_OP => hvm::op(ctx, args).into(),
-        MULTICALL => multicall::op(ctx, args),
-        VM_ASSIST => sched::vm_assist(ctx, args).into(),
+        XEN_VERSION => version::op(ctx, args(ctx)).into(),
+        EVENT_CHANNEL_OP => evtchn::op(ctx, args(ctx)),
+        SCHED_OP => sched::op(ctx, args(ctx)),
+        VCPU_OP => vcpu::op(ctx, args(ctx)),
+        SET_TIMER_OP => timer::set_timer_op(ctx, args(ctx)).into(),
+        MEMORY_OP => memory::op(ctx, args(ctx)),
+        GRANT_TABLE_OP => grant::op(ctx, args(ctx)).into(),
+        HVM_OP => hvm::op(ctx, args(ctx)).into(),
+        MULTICALL => multicall::op(ctx, args(ctx)),
+        VM_ASSIST => sched::vm_assist(ctx, args(ctx)).into(),
         // The console of last resort is the hypervisor's own, and no guest's.
         CONSOLE_IO => Errno::Eperm.into(),
         // What a control domain would manage is managed by the system description.
@@ -115,14 +138,20 @@ fn dispatch(ctx: &mut Ctx<'_, '_>, number: u64, args: Args) -> HypercallOutcome 
     }
 }
 
-/// Hypercall number and arguments. Of a 32-bit caller's registers only the low halves count: the
-/// upper ones may hold anything.
-fn arguments(regs: &GuestRegs, wide: bool) -> (u64, Args) {
+/// Of a 32-bit caller's registers only the low halves count: the upper ones may hold anything.
+#[inline(always)]
+const fn number(regs: &GuestRegs, wide: bool) -> u64 {
+    if wide { regs.rax } else { low_half(regs.rax) }
+}
+
+/// The arguments, likewise.
+#[inline(always)]
+fn arguments(regs: &GuestRegs, wide: bool) -> Args {
     if wide {
-        return (regs.rax, [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8]);
+        return [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8];
     }
     let args = [regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi];
-    (low_half(regs.rax), args.map(low_half))
+    args.map(low_half)
 }
 
 /// Makes the guest repeat its call with other arguments.
@@ -132,10 +161,6 @@ const fn set_arguments(regs: &mut GuestRegs, wide: bool, args: Args) {
     } else {
         [regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi] = args;
     }
-}
-
-fn set_result(v: &mut Running<'_>, wide: bool, result: u64) {
-    v.cpu.regs.rax = if wide { result } else { low_half(result) };
 }
 
 const fn low_half(value: u64) -> u64 {
@@ -153,7 +178,7 @@ const fn int(value: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errno, GuestRegs, HypercallOutcome, arguments, set_arguments};
+    use super::{Errno, GuestRegs, HypercallOutcome, arguments, number, set_arguments};
 
     fn regs() -> GuestRegs {
         let mut regs = GuestRegs::new();
@@ -170,15 +195,14 @@ mod tests {
 
     #[test]
     fn arguments_come_from_the_callers_registers() {
-        assert_eq!(
-            arguments(&regs(), true),
-            (0xdead_0000_0000_000c, [5 << 40 | 5, 4, 3, 6, 7])
-        );
+        assert_eq!(number(&regs(), true), 0xdead_0000_0000_000c);
+        assert_eq!(arguments(&regs(), true), [5 << 40 | 5, 4, 3, 6, 7]);
     }
 
     #[test]
     fn upper_halves_of_a_32_bit_caller_do_not_count() {
-        assert_eq!(arguments(&regs(), false), (12, [1, 2, 3, 4, 5]));
+        assert_eq!(number(&regs(), false), 12);
+        assert_eq!(arguments(&regs(), false), [1, 2, 3, 4, 5]);
     }
 
     #[test]
@@ -186,7 +210,7 @@ mod tests {
         for wide in [true, false] {
             let mut regs = regs();
             set_arguments(&mut regs, wide, [10, 11, 12, 13, 14]);
-            assert_eq!(arguments(&regs, wide).1, [10, 11, 12, 13, 14]);
+            assert_eq!(arguments(&regs, wide), [10, 11, 12, 13, 14]);
         }
     }
 

@@ -57,7 +57,7 @@ fn step(ctx: &mut Ctx<'_, '_>, list: u64, index: u64) -> Result<Step, Errno> {
         // A batch in a batch would nest without end.
         Errno::Einval.into()
     } else {
-        dispatch(ctx, entry.op, [a, b, c, d, e])
+        dispatch(ctx, entry.op, |_| [a, b, c, d, e])
     };
     match outcome {
         HypercallOutcome::Done(result) => {

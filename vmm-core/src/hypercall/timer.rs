@@ -19,6 +19,7 @@ const SOON_NS: u64 = 100_000_000;
 #[inline(never)]
 pub(super) fn set_timer_op(ctx: &mut Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [low, high, ..] = args;
+    ctx.v.cpu.recheck_deadlines();
     // A 64-bit value takes two registers of a 32-bit caller.
     let timeout = if ctx.wide { low } else { high << 32 | low };
     let clock = ctx.domain().clock;

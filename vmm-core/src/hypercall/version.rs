@@ -23,10 +23,19 @@ const FEATURES: u32 = feature::WRITABLE_PAGE_TABLES
 /// A domain has no UUID of its own.
 const NO_UUID: [u8; 16] = [0; 16];
 
+#[inline(always)]
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, arg, ..] = args;
     match low_half(command) {
-        VERSION => return Ok(INTERFACE_VERSION.into()),
+        VERSION => Ok(INTERFACE_VERSION.into()),
+        command => other(ctx, command, arg),
+    }
+}
+
+/// What is not answered by a register alone, or rarely asked for.
+#[inline(never)]
+fn other(ctx: &Ctx<'_, '_>, command: u64, arg: u64) -> Result<u64, Errno> {
+    match command {
         PAGESIZE if arg == 0 => return Ok(PAGE_SIZE as u64),
         PAGESIZE => return Err(Errno::Einval),
         EXTRAVERSION => ctx.write(arg, &text::<EXTRAVERSION_LEN>("-tessera"))?,

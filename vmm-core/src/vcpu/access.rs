@@ -21,6 +21,10 @@ const SHADOW: u32 = 0x3;
 const PENDING_SINGLE_STEP: u64 = 1 << 14;
 /// "L" of the access rights of CS.
 const ACCESS_LONG: u32 = 1 << 13;
+/// The privilege level of a segment, in its access rights.
+const ACCESS_DPL: u32 = 3 << 5;
+/// "C" of the access rights of CS: code of a conforming segment keeps its caller's level.
+const ACCESS_CONFORMING: u32 = 1 << 2;
 
 impl Running<'_> {
     /// A general-purpose register by its encoding number.
@@ -70,6 +74,18 @@ impl Running<'_> {
         // CS.L counts only in IA-32e mode, outside which it is never set by a loader that
         // follows the manual; 64-bit callers are told apart with no further VMREAD.
         self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS) & ACCESS_LONG != 0
+    }
+
+    /// True for 64-bit code at privilege level 0, false for most other code: that of a conforming
+    /// segment, whose level the segment does not tell, is among it.
+    ///
+    /// The level of other code is that of its segment (SDM 3A, "Privilege Level Checking When
+    /// Transferring Program Control Between Code Segments").
+    #[inline(always)]
+    #[must_use]
+    pub fn is_64bit_supervisor(&self) -> bool {
+        let rights = self.vmcs.read(field::GUEST_CS_ACCESS_RIGHTS);
+        rights & (ACCESS_LONG | ACCESS_DPL | ACCESS_CONFORMING) == ACCESS_LONG
     }
 
     /// IA32_EFER. The CPU keeps LMA equal to LME while paging is on, so that the VMCS, where a
@@ -178,33 +194,61 @@ impl Running<'_> {
 
     /// Moves RIP past the instruction that exited, as if it had executed: the interrupt shadow
     /// of an STI or MOV SS before it ends, and a single step traps.
-    #[inline]
+    #[inline(always)]
     pub fn advance(&mut self) {
         let length = u64::from(self.vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH));
-        self.advance_to(self.vmcs.read(field::GUEST_RIP).wrapping_add(length));
+        let rip = self.vmcs.read(field::GUEST_RIP);
+        let mut next = rip.wrapping_add(length);
+        if (rip ^ next) >> 32 != 0 {
+            next = self.within_width(next);
+        }
+        self.complete_at(next);
     }
 
     /// Like [`Running::advance`], to a place known already.
     #[inline]
     pub fn advance_to(&mut self, rip: u64) {
-        let rip = if self.is_64bit_code() {
+        let rip = self.within_width(rip);
+        self.complete_at(rip);
+    }
+
+    /// Outside 64-bit mode the instruction pointer wraps at 32 bits.
+    #[inline(never)]
+    fn within_width(&self, rip: u64) -> u64 {
+        if self.is_64bit_code() {
             rip
         } else {
             rip & 0xffff_ffff
-        };
+        }
+    }
+
+    #[inline(always)]
+    fn complete_at(&mut self, rip: u64) {
         self.vmcs.write(field::GUEST_RIP, rip);
         let state = self.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE);
         if state & SHADOW != 0 {
-            self.vmcs
-                .write(field::GUEST_INTERRUPTIBILITY_STATE, state & !SHADOW);
+            self.end_shadow(state);
         }
         if self.vmcs.read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
-            let pending = self.vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
-            self.vmcs.write(
-                field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-                pending | PENDING_SINGLE_STEP,
-            );
+            self.single_step();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_shadow(&mut self, state: u32) {
+        self.vmcs
+            .write(field::GUEST_INTERRUPTIBILITY_STATE, state & !SHADOW);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn single_step(&mut self) {
+        let pending = self.vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
+        self.vmcs.write(
+            field::GUEST_PENDING_DEBUG_EXCEPTIONS,
+            pending | PENDING_SINGLE_STEP,
+        );
     }
 
     /// The CR8 that the guest sees: its local APIC's task priority.

@@ -73,7 +73,10 @@ pub struct CpuContext {
     pub crash: Option<CrashReason>,
     /// True while an interrupt-window or NMI-window exit is asked for.
     pub windows: bool,
-    /// Set when a deadline may have changed; the loop then finds the first one anew.
+    /// Set when this vCPU's own exit left something to do before its next VM entry. What others
+    /// leave is announced by [`PerCpu::attention`](crate::percpu::PerCpu::attention).
+    pub look: bool,
+    /// Set, with `look`, when a deadline may have changed; the first one is then found anew.
     pub recheck: bool,
     /// True while the vCPU sleeps in `SCHEDOP_poll`.
     pub polling: bool,
@@ -140,6 +143,7 @@ impl Context {
                 .then_some(machine.controls.preemption_timer_shift),
             crash: None,
             windows: false,
+            look: true,
             recheck: true,
             polling: false,
             armed: Tsc::NEVER,
@@ -169,6 +173,13 @@ impl CpuContext {
         self.lapic
             .next_deadline()
             .map_or(Tsc::NEVER, |guest| host_tsc(guest, self.tsc_offset))
+    }
+
+    /// Notes that a deadline may have changed.
+    #[inline]
+    pub fn recheck_deadlines(&mut self) {
+        self.recheck = true;
+        self.look = true;
     }
 
     /// Changes what is added to the host TSC; the VMCS is the caller's to write.

@@ -45,6 +45,8 @@ impl Running<'_> {
         if !self.is_quiet() {
             self.inject_pending();
         }
+        // What could not be delivered yet is looked at again after the next exit.
+        self.cpu.look = self.cpu.windows || !self.cpu.pending.is_none();
     }
 
     /// True when nothing waits and no window exit has been asked for.
@@ -146,7 +148,9 @@ impl Running<'_> {
     }
 
     /// Raises an exception in the guest in place of the instruction that exited.
+    #[inline(never)]
     pub fn raise(&mut self, fault: GuestFault) {
+        self.cpu.look = true;
         if let GuestFault::Pf { address, .. } = fault {
             self.cpu.ext.set_cr2(address.raw());
         }

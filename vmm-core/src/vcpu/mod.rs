@@ -58,7 +58,7 @@ pub enum RunState {
 }
 
 bitflags! {
-    /// What others ask of a vCPU; it looks before every VM entry.
+    /// What others ask of a vCPU; it looks before its next VM entry.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct Signals: u32 {
         /// The domain has ended.
@@ -173,7 +173,6 @@ impl VcpuRef {
         if self.transition(RunState::Blocked, RunState::Runnable) {
             sched::enqueue(self.clone());
         } else if self.state() == RunState::Running
-            && self.home != percpu::current().id
             && let Some(cpu) = percpu::by_id(self.home)
         {
             cpu.wake();

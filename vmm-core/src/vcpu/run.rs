@@ -4,11 +4,12 @@ use core::sync::atomic::Ordering;
 
 use spin::MutexGuard;
 use vmx::cpu::apic::TscDeadline;
-use vmx::exit::{ExitReason, Stopped};
+use vmx::exit::ExitReason;
 use vmx::vmcs::field;
 use vmx::{EntryFailure, VmxOn};
 
 use super::{Context, InitialState, RunState, Running, Signals, context, ext_state, runstate};
+use crate::bits::low32;
 use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
 use crate::exit::{self, Next};
 use crate::fault::CrashReason;
@@ -154,7 +155,7 @@ struct Turn {
 }
 
 impl Running<'_> {
-    /// The loop proper.
+    /// The loop proper. Most exits take the straight way through it.
     fn run(mut self, cpu: &PerCpu) -> Leave {
         let mut turn = Turn {
             slice_end: Tsc::now().after(sched::slice_ticks()),
@@ -162,78 +163,80 @@ impl Running<'_> {
             stop: Tsc(0),
         };
         self.end_poll();
-        self.cpu.recheck = true;
+        self.cpu.recheck_deadlines();
         loop {
-            if let Some(leave) = self.prepare_entry(cpu, &mut turn) {
-                return leave;
+            let mut now = Tsc::now();
+            if turn.stop <= now || self.must_look(cpu) {
+                match self.look(cpu, &mut turn, now) {
+                    Ok(later) => now = later,
+                    Err(leave) => return leave,
+                }
             }
+            self.arm_timer(now, turn.stop);
+            self.cpu.mitigations.before_entry();
             let next = self.enter();
-            if self.cpu.triple_fault {
-                self.domain.crash(&CrashReason::TripleFault);
-                return Leave::Dead;
-            }
-            match next {
-                Next::Resume => {}
-                Next::Yield => return Leave::Yield,
-                Next::Block => {
-                    if let Some(leave) = self.block() {
-                        return leave;
-                    }
-                    self.end_poll();
-                }
-                Next::Offline => return Leave::Offline,
-                Next::Crash => {
-                    self.log_state();
-                    if let Some(reason) = self.cpu.crash.take() {
-                        self.domain.crash(&reason);
-                    }
-                    return Leave::Dead;
-                }
+            if next != Next::Resume
+                && let Some(leave) = self.act(next)
+            {
+                return leave;
             }
         }
     }
 
-    /// Does all that has to be done before the guest may go on.
-    #[inline]
-    fn prepare_entry(&mut self, cpu: &PerCpu, turn: &mut Turn) -> Option<Leave> {
+    /// True when something other than time keeps the vCPU from going straight back into its
+    /// guest.
+    #[inline(always)]
+    fn must_look(&self, cpu: &PerCpu) -> bool {
+        cpu.attention.is_asked()
+            || self.cpu.look
+            // The guest may set the flag by itself, so nobody else could tell.
+            || self.cpu.info.as_ref().is_some_and(super::VcpuInfo::upcall_pending)
+    }
+
+    /// Looks for all that has to be done before the guest may go on and does it; answers with the
+    /// time then.
+    #[inline(never)]
+    fn look(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Result<Tsc, Leave> {
+        cpu.attention.take();
+        if self.cpu.triple_fault {
+            self.domain.crash(&CrashReason::TripleFault);
+            return Err(Leave::Dead);
+        }
         if self.vcpu.is_signalled()
             && let Some(leave) = self.serve_signals()
         {
-            return Some(leave);
+            return Err(leave);
         }
         if cpu.need_resched.load(Ordering::Relaxed)
             && let Some(leave) = self.reschedule(cpu, turn)
         {
-            return Some(leave);
+            return Err(leave);
         }
         if core::mem::take(&mut self.cpu.recheck) {
             turn.stop = self.next_stop(cpu, turn);
         }
-        let now = Tsc::now();
         if turn.stop <= now
             && let Some(leave) = self.stop_is_due(cpu, turn, now)
         {
-            return Some(leave);
+            return Err(leave);
         }
         catch_up_with_flushes(cpu, self.domain);
         self.inject();
-        self.arm_timer(now, turn.stop);
-        self.cpu.mitigations.before_entry();
-        None
+        Ok(Tsc::now())
     }
 
     /// Enters the guest and handles its exit.
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self) -> Next {
         let vmcs = &self.vmcs;
         self.cpu.stats.handled(|| vmcs.counters());
-        match self.vmcs.run(&mut self.cpu.regs) {
-            Ok(Stopped::Plain(plain)) => {
-                self.cpu.stats.exited(plain.reason());
-                exit::handle_plain(self, plain)
-            }
-            Ok(Stopped::Detailed(reason)) => self.exit_with_details(reason),
-            Err(failure) => self.refused(failure),
+        let reason = match self.vmcs.run(&mut self.cpu.regs) {
+            Ok(reason) => reason,
+            Err(failure) => return self.refused(failure),
+        };
+        match reason.plain() {
+            Some(plain) => exit::handle_plain(self, plain),
+            None => self.exit_with_details(reason),
         }
     }
 
@@ -246,6 +249,30 @@ impl Running<'_> {
             self.block_nmis();
         }
         exit::handle(self, decoded.exit)
+    }
+
+    /// Does what an exit ended with, other than going on.
+    #[inline(never)]
+    fn act(&mut self, next: Next) -> Option<Leave> {
+        match next {
+            Next::Resume => None,
+            Next::Yield => Some(Leave::Yield),
+            Next::Block => {
+                let leave = self.block();
+                if leave.is_none() {
+                    self.end_poll();
+                }
+                leave
+            }
+            Next::Offline => Some(Leave::Offline),
+            Next::Crash => {
+                self.log_state();
+                if let Some(reason) = self.cpu.crash.take() {
+                    self.domain.crash(&reason);
+                }
+                Some(Leave::Dead)
+            }
+        }
     }
 
     /// The VM entry did not happen.
@@ -265,7 +292,7 @@ impl Running<'_> {
             return Some(Leave::Yield);
         }
         turn.contended = cpu.run_queue.lock().has_ready();
-        self.cpu.recheck = true;
+        self.cpu.recheck_deadlines();
         None
     }
 
@@ -325,16 +352,22 @@ impl Running<'_> {
 
     /// Makes sure the guest is left by `until`: by the VMX-preemption timer, which costs no exit
     /// to set, or else by the local APIC's timer.
+    #[inline(always)]
     fn arm_timer(&mut self, now: Tsc, until: Tsc) {
         if let Some(shift) = self.cpu.preemption_timer_shift {
             // Never before `until`, and with one tick for the guest when that is past.
             let ticks = until.since(now) >> (shift & 63);
-            let value = u32::try_from(ticks).map_or(u32::MAX, |ticks| ticks.saturating_add(1));
+            let value = low32(ticks.min(u64::from(u32::MAX - 1)) + 1);
             self.vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
         } else if self.cpu.armed != until {
-            self.cpu.armed = until;
-            vmx::cpu::apic::arm_timer((until != Tsc::NEVER).then_some(TscDeadline(until.0)));
+            self.arm_apic_timer(until);
         }
+    }
+
+    #[cold]
+    fn arm_apic_timer(&mut self, until: Tsc) {
+        self.cpu.armed = until;
+        vmx::cpu::apic::arm_timer((until != Tsc::NEVER).then_some(TscDeadline(until.0)));
     }
 
     /// An IRET that had ended NMI blocking is to run again: it ends the blocking then.

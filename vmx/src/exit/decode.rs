@@ -48,45 +48,39 @@ pub enum Plain {
     PreemptionTimer,
 }
 
-/// Why the guest stopped, before anything but the exit reason has been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// For one of the frequent reasons.
-    Plain(Plain),
-    /// For a reason that has details: see [`crate::CurrentVmcs::details`].
-    Detailed(ExitReason),
-}
-
-/// The exit reason, flags included.
+/// The exit reason, flags included: all that is known of an exit at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitReason(pub(crate) u32);
 
-impl Stopped {
-    #[inline]
-    pub(crate) const fn new(reason: u32) -> Self {
+impl ExitReason {
+    /// The exit, if it is one of the frequent ones; else see [`crate::CurrentVmcs::details`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn plain(self) -> Option<Plain> {
         // A failed VM entry has bit 31 set and is none of these.
-        Self::Plain(if reason == reason::VMCALL as u32 {
+        Some(if self.0 == reason::VMCALL as u32 {
             Plain::Vmcall
-        } else if reason == reason::CPUID as u32 {
+        } else if self.0 == reason::CPUID as u32 {
             Plain::Cpuid
-        } else if reason == reason::PREEMPTION_TIMER as u32 {
+        } else if self.0 == reason::PREEMPTION_TIMER as u32 {
             Plain::PreemptionTimer
-        } else if reason == reason::HLT as u32 {
+        } else if self.0 == reason::HLT as u32 {
             Plain::Hlt
-        } else if reason == reason::RDMSR as u32 {
+        } else if self.0 == reason::RDMSR as u32 {
             Plain::Rdmsr
-        } else if reason == reason::WRMSR as u32 {
+        } else if self.0 == reason::WRMSR as u32 {
             Plain::Wrmsr
-        } else if reason == reason::INTERRUPT_WINDOW as u32 {
+        } else if self.0 == reason::INTERRUPT_WINDOW as u32 {
             Plain::InterruptWindow
         } else {
-            return Self::Detailed(ExitReason(reason));
+            return None;
         })
     }
 }
 
 impl Plain {
     /// The basic exit reason.
+    #[inline(always)]
     #[must_use]
     pub const fn reason(self) -> u16 {
         match self {

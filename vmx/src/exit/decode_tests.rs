@@ -3,7 +3,7 @@
 use abi::{Gpa, Gva};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-use super::{Decoded, Exit, Stopped, decode};
+use super::{Decoded, Exit, ExitReason, decode};
 use crate::event::{Event, EventKind};
 use crate::exit::{
     AddressSize, ApicAccessKind, CrAccess, DrAccess, ExceptionInfo, FailedEntry, GuestStateFault,
@@ -99,7 +99,7 @@ fn plain_reasons() {
 fn plain_reasons_have_no_details() {
     let mut plain_reasons = 0;
     for number in 0..=200 {
-        let Stopped::Plain(plain) = Stopped::new(u32::from(number)) else {
+        let Some(plain) = ExitReason(u32::from(number)).plain() else {
             continue;
         };
         assert_eq!(plain.reason(), number);
@@ -117,8 +117,9 @@ fn plain_reasons_have_no_details() {
     }
     assert_eq!(plain_reasons, 7);
     let failed = 1 << 31 | u32::from(reason::CPUID);
-    assert!(
-        matches!(Stopped::new(failed), Stopped::Detailed(_)),
+    assert_eq!(
+        ExitReason(failed).plain(),
+        None,
         "a failed entry is no exit"
     );
 }

@@ -12,7 +12,7 @@ mod qual;
 pub mod raw;
 pub mod reason;
 
-pub use decode::{Decoded, ExitReason, Plain, Stopped, decode};
+pub use decode::{Decoded, ExitReason, Plain, decode};
 pub use kind::Exit;
 pub use qual::{
     AddressSize, ApicAccess, ApicAccessKind, CrAccess, DrAccess, EptViolation, ExceptionInfo,

@@ -10,7 +10,7 @@ use super::segment::{Segment, SegmentName};
 use crate::caps::{Features, bits};
 use crate::enable::VmxOn;
 use crate::event::Event;
-use crate::exit::{self, Decoded, ExitReason, RawExit, Stopped, decode};
+use crate::exit::{self, Decoded, ExitReason, RawExit, decode};
 use crate::instr::{self, InstructionError, VmFail};
 use crate::regs::GuestRegs;
 use crate::{entry, invvpid};
@@ -81,7 +81,7 @@ impl<'a> CurrentVmcs<'a> {
         unsafe { instr::vmwrite(field.encoding(), value.to_register()) };
     }
 
-    /// Enters the guest and returns at the next VM exit.
+    /// Enters the guest and returns at the next VM exit, with no more read than the exit reason.
     ///
     /// `regs` must stay at one address for the fastest entry: `HOST_RSP` is rewritten when it
     /// moves.
@@ -92,22 +92,53 @@ impl<'a> CurrentVmcs<'a> {
     ///
     /// # Panics
     /// When the VMCS holds no host state of this CPU.
-    #[inline]
-    pub fn enter(&mut self, regs: &mut GuestRegs) -> Result<RawExit, EntryFailure> {
-        let reason = self.enter_guest(regs)?;
-        Ok(RawExit::read(self, reason))
+    #[inline(always)]
+    pub fn run(&mut self, regs: &mut GuestRegs) -> Result<ExitReason, EntryFailure> {
+        if self.vmcs.resumable != entry::host_rsp(regs) {
+            return self.run_anew(regs);
+        }
+        // SAFETY: the VMCS is current and, by the invariant on `resumable`, launched with the
+        // HOST_RSP of `regs` and host state of this CPU.
+        let refused = unsafe { entry::resume(regs) };
+        if refused != 0 {
+            return Err(entry_failure(refused));
+        }
+        Ok(ExitReason(self.read(field::EXIT_REASON)))
     }
 
-    /// Enters the guest and returns at the next VM exit, with no more read than the exit reason.
-    ///
-    /// # Errors
-    /// As for [`Self::enter`].
-    ///
-    /// # Panics
-    /// As for [`Self::enter`].
-    #[inline]
-    pub fn run(&mut self, regs: &mut GuestRegs) -> Result<Stopped, EntryFailure> {
-        Ok(Stopped::new(self.enter_guest(regs)?))
+    /// The first entry since the VMCS was loaded here or `regs` moved.
+    #[cold]
+    #[inline(never)]
+    fn run_anew(&mut self, regs: &mut GuestRegs) -> Result<ExitReason, EntryFailure> {
+        assert!(
+            self.vmcs.host_of == self.cpu.id,
+            "init_controls or set_host_state comes first on every CPU"
+        );
+        let host_rsp = entry::host_rsp(regs);
+        self.vmcs.resumable = 0;
+        // SAFETY: where the landing place stores the guest's registers; the entry below is with
+        // the registers this is the end of.
+        unsafe { self.write_any(field::HOST_RSP, host_rsp) };
+        let refused = if self.vmcs.launched {
+            // SAFETY: the VMCS is current and launched; HOST_RSP was just written, and the host
+            // state is this CPU's by the check above.
+            unsafe { entry::resume(regs) }
+        } else {
+            // SAFETY: as above, and the VMCS has been clear since the last VMCLEAR.
+            unsafe { entry::launch(regs) }
+        };
+        if refused != 0 {
+            return Err(entry_failure(refused));
+        }
+        let reason = self.read(field::EXIT_REASON);
+        // A VM entry that fails on guest state launches nothing.
+        if reason & exit::reason::ENTRY_FAILURE == 0 {
+            self.vmcs.launched = true;
+        }
+        if self.vmcs.launched {
+            self.vmcs.resumable = host_rsp;
+        }
+        Ok(ExitReason(reason))
     }
 
     /// Reads and decodes the details of the exit that [`Self::run`] returned with.
@@ -115,38 +146,6 @@ impl<'a> CurrentVmcs<'a> {
     #[must_use]
     pub fn details(&self, reason: ExitReason) -> Decoded {
         decode(&RawExit::read(self, reason.0))
-    }
-
-    /// Enters the guest and returns the exit reason.
-    #[inline]
-    fn enter_guest(&mut self, regs: &mut GuestRegs) -> Result<u32, EntryFailure> {
-        let host_rsp = entry::host_rsp(regs);
-        if self.vmcs.host_rsp != host_rsp {
-            self.move_host_rsp(host_rsp);
-        }
-        // SAFETY: the VMCS is current; HOST_RSP belongs to `regs`, and was only written with host
-        // state of this CPU in place (`move_host_rsp`), which `clear` makes it check again.
-        let refused = unsafe { entry::enter(regs, self.vmcs.launched) };
-        if refused != 0 {
-            return Err(entry_failure(refused));
-        }
-        let reason = self.read(field::EXIT_REASON);
-        if !self.vmcs.launched {
-            self.vmcs.launched = reason & exit::reason::ENTRY_FAILURE == 0;
-        }
-        Ok(reason)
-    }
-
-    #[cold]
-    fn move_host_rsp(&mut self, host_rsp: u64) {
-        assert!(
-            self.vmcs.host_of == self.cpu.id,
-            "init_controls or set_host_state comes first on every CPU"
-        );
-        // SAFETY: where the landing place stores the guest's registers; the only caller enters
-        // with the registers this is the end of.
-        unsafe { self.write_any(field::HOST_RSP, host_rsp) };
-        self.vmcs.host_rsp = host_rsp;
     }
 
     /// Sets the event the next VM entry injects.

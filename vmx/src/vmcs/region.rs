@@ -24,8 +24,9 @@ pub struct Vmcs {
     pub(super) launched: bool,
     /// [`VmxOn::id`] of the CPU this VMCS is active on.
     active_on: u32,
-    /// What `HOST_RSP` holds; 0 when not known.
-    pub(super) host_rsp: u64,
+    /// Invariant: 0, or what `HOST_RSP` holds while VMRESUME is possible: the VMCS is launched and
+    /// holds host state of the CPU it is active on.
+    pub(super) resumable: u64,
     /// [`VmxOn::id`] of the CPU whose host state the VMCS holds.
     pub(super) host_of: u32,
     /// What the primary processor-based controls hold.
@@ -51,7 +52,7 @@ impl Vmcs {
             region,
             launched: false,
             active_on: NOWHERE,
-            host_rsp: 0,
+            resumable: 0,
             host_of: NOWHERE,
             primary: 0,
             counters: Cell::default(),
@@ -123,7 +124,6 @@ impl Vmcs {
         assert!(!cpu.in_use.get(), "no current VMCS in use");
         self.vmclear();
         self.active_on = NOWHERE;
-        self.host_rsp = 0;
         if cpu.current.get() == self.region {
             cpu.current.set(crate::enable::NO_VMCS);
         }
@@ -139,6 +139,7 @@ impl Vmcs {
             panic!("VMCLEAR of {}: {error}", self.region);
         }
         self.launched = false;
+        self.resumable = 0;
     }
 
     /// Accesses counted so far (all zero without the cargo feature `count`).
