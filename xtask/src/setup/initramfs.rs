@@ -1,4 +1,5 @@
-//! The guests' initial RAM disk: busybox, the kernel's own modules, and an init that gives a shell.
+//! Initial RAM disks: busybox and the kernel's own modules; for the guests, an init that gives a
+//! shell.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,14 +72,37 @@ pub(super) const MODULES: &[&str] = &[
     "xenfs",
 ];
 
-/// Builds the archive: `modules` are file names (`msr.ko`) with their content, uncompressed, for
-/// the kernel that calls itself `release`; `applets` are busybox's names for itself with path.
-pub(super) fn build(
-    busybox: &[u8],
-    applets: &[String],
-    release: &str,
-    modules: &BTreeMap<String, Vec<u8>>,
-) -> Vec<u8> {
+/// What every RAM disk is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// The one program.
+    pub(super) busybox: Vec<u8>,
+    /// Its names for itself, with path.
+    pub(super) applets: Vec<String>,
+    /// What the kernel calls itself.
+    pub(super) release: String,
+    /// The kernel's modules: file names (`msr.ko`) with their content, uncompressed.
+    pub(super) modules: BTreeMap<String, Vec<u8>>,
+}
+
+/// Builds a guest's RAM disk.
+pub(super) fn build(parts: &Parts) -> Vec<u8> {
+    let mut cpio = base(parts);
+    cpio.file("etc/inittab", 0o644, INITTAB.as_bytes());
+    cpio.file("etc/init.d/rcS", 0o755, RCS.as_bytes());
+    cpio.file("etc/init.d/console", 0o755, CONSOLE.as_bytes());
+    cpio.file("etc/profile", 0o644, PROFILE.as_bytes());
+    cpio.finish()
+}
+
+/// A system with busybox and modules, but without anything for busybox init to do.
+pub(super) fn base(parts: &Parts) -> Cpio {
+    let Parts {
+        busybox,
+        applets,
+        release,
+        modules,
+    } = parts;
     let mut cpio = Cpio::default();
     for dir in [
         "bin",
@@ -103,10 +127,6 @@ pub(super) fn build(
         cpio.symlink(applet, "/bin/busybox");
     }
     cpio.symlink("init", "/bin/busybox");
-    cpio.file("etc/inittab", 0o644, INITTAB.as_bytes());
-    cpio.file("etc/init.d/rcS", 0o755, RCS.as_bytes());
-    cpio.file("etc/init.d/console", 0o755, CONSOLE.as_bytes());
-    cpio.file("etc/profile", 0o644, PROFILE.as_bytes());
     cpio.file("etc/passwd", 0o644, PASSWD.as_bytes());
     cpio.file("etc/group", 0o644, GROUP.as_bytes());
     let dir = format!("lib/modules/{release}");
@@ -123,7 +143,7 @@ pub(super) fn build(
         0o644,
         dependencies.as_bytes(),
     );
-    cpio.finish()
+    cpio
 }
 
 /// The text of `modules.dep`, and the modules whose needs are all there.
@@ -135,9 +155,11 @@ fn dependencies(modules: &BTreeMap<String, Vec<u8>>) -> (String, BTreeSet<&str>)
     let mut text = String::new();
     let mut usable = BTreeSet::new();
     for name in needs.keys() {
-        if let Some(all) = closure(name, &needs) {
-            let rest: Vec<&str> = all.into_iter().filter(|other| other != name).collect();
-            text.push_str(format!("{name}: {}", rest.join(" ")).trim_end());
+        let mut order = Vec::new();
+        if load_order(name, &needs, &mut order).is_some() {
+            // modprobe loads what a line names from its end to its start.
+            let line: Vec<&str> = order.into_iter().rev().skip(1).collect();
+            text.push_str(format!("{name}: {}", line.join(" ")).trim_end());
             text.push('\n');
             usable.insert(*name);
         }
@@ -145,19 +167,21 @@ fn dependencies(modules: &BTreeMap<String, Vec<u8>>) -> (String, BTreeSet<&str>)
     (text, usable)
 }
 
-/// `name` and everything it needs, if that is all there.
-fn closure<'a>(name: &'a str, needs: &BTreeMap<&'a str, Vec<String>>) -> Option<BTreeSet<&'a str>> {
-    let mut all = BTreeSet::from([name]);
-    let mut open = vec![name];
-    while let Some(next) = open.pop() {
-        for need in needs.get(next)? {
-            let (need, _) = needs.get_key_value(need.as_str())?;
-            if all.insert(need) {
-                open.push(need);
-            }
-        }
+/// Appends what `name` needs and then `name` to `order`, if all of that is there. Modules never
+/// need each other in a circle: the kernel could not load them.
+fn load_order<'a>(
+    name: &'a str,
+    needs: &'a BTreeMap<&'a str, Vec<String>>,
+    order: &mut Vec<&'a str>,
+) -> Option<()> {
+    if order.contains(&name) {
+        return Some(());
     }
-    Some(all)
+    for need in needs.get(name)? {
+        load_order(need, needs, order)?;
+    }
+    order.push(name);
+    Some(())
 }
 
 /// The file names in a module's `depends=` note.
@@ -179,7 +203,7 @@ fn needed(module: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{build, dependencies, needed};
+    use super::{Parts, build, dependencies, needed};
     use std::collections::BTreeMap;
 
     fn modules(list: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
@@ -203,19 +227,28 @@ mod tests {
             ("b.ko", "c"),
             ("c.ko", ""),
             ("d.ko", "missing"),
+            ("e.ko", "c,a"),
         ]);
         let (text, usable) = dependencies(&all);
-        assert_eq!(text, "a.ko: b.ko c.ko\nb.ko: c.ko\nc.ko:\n");
+        assert_eq!(
+            text,
+            "a.ko: b.ko c.ko\nb.ko: c.ko\nc.ko:\ne.ko: a.ko b.ko c.ko\n"
+        );
         assert_eq!(
             usable.into_iter().collect::<Vec<_>>(),
-            ["a.ko", "b.ko", "c.ko"]
+            ["a.ko", "b.ko", "c.ko", "e.ko"]
         );
     }
 
     #[test]
     fn equal_input_gives_equal_bytes() {
-        let applets = ["bin/busybox".to_owned(), "bin/sh".to_owned()];
-        let make = || build(b"bb", &applets, "6.1.0", &modules(&[("a.ko", "")]));
+        let parts = Parts {
+            busybox: b"bb".to_vec(),
+            applets: vec!["bin/busybox".to_owned(), "bin/sh".to_owned()],
+            release: "6.1.0".to_owned(),
+            modules: modules(&[("a.ko", "")]),
+        };
+        let make = || build(&parts);
         assert_eq!(make(), make());
         let text = String::from_utf8_lossy(&make()).into_owned();
         assert_eq!(text.matches("bin/busybox\0").count(), 1);

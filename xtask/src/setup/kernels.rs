@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::archive::Archive;
-use super::{initramfs, tool};
+use super::initramfs::{self, Parts};
+use super::tool;
 
 /// Changes whenever the RAM disk's content is made in another way.
 pub(crate) const RECIPE: &str = "2";
@@ -68,52 +69,68 @@ pub(super) fn install(
     tool::step(&format!("guest kernel {}: {}", flavour.name, flavour.why));
     let packages = cache.join("packages");
     fs::create_dir_all(&packages).context("cannot write to the cache")?;
-    let busybox = package(archive, &packages, "busybox-static", refresh, |archive| {
+    let work = super::work_dir(cache, "kernel")?;
+    let (kernel, parts) = unpacked(
+        archive,
+        &packages,
+        flavour,
+        initramfs::MODULES,
+        &work,
+        refresh,
+    )?;
+    let ready = work.join("ready");
+    fs::create_dir(&ready)?;
+    fs::rename(
+        only_file(&work.join("boot"), "vmlinuz-")?,
+        ready.join("vmlinuz"),
+    )?;
+    fs::write(ready.join("initrd.img"), initramfs::build(&parts))?;
+    fs::write(ready.join("version"), format!("{kernel} {RECIPE}\n"))?;
+    super::put(&ready, &flavour.dir(cache))?;
+    fs::remove_dir_all(&work).context("cannot clean the cache")
+}
+
+/// Unpacks busybox, the kernel (to `boot/vmlinuz-*`) and its `modules` below `work`; returns the
+/// kernel package's name and version, and what a RAM disk for it is made of.
+pub(super) fn unpacked(
+    archive: &mut Lazy<'_>,
+    packages: &Path,
+    flavour: Flavour,
+    modules: &[&str],
+    work: &Path,
+    refresh: bool,
+) -> Result<(String, Parts)> {
+    let busybox = package(archive, packages, "busybox-static", refresh, |archive| {
         Ok((
             "busybox-static".to_owned(),
             archive.version("busybox-static")?,
         ))
     })?;
-    let kernel = package(archive, &packages, flavour.package, refresh, |archive| {
+    let kernel = package(archive, packages, flavour.package, refresh, |archive| {
         archive.first_dependency(flavour.package)
     })?;
-    let work = super::work_dir(cache, "kernel")?;
-    unpack(
-        &busybox.file,
-        &work,
-        &["./bin/busybox", "./usr/bin/busybox"],
-    )?;
-    let patterns: Vec<String> = initramfs::MODULES
-        .iter()
-        .map(|name| format!("*/{name}.ko*"))
-        .collect();
+    unpack(&busybox.file, work, &["./bin/busybox", "./usr/bin/busybox"])?;
+    let patterns: Vec<String> = modules.iter().map(|name| format!("*/{name}.ko*")).collect();
     let mut wanted = vec!["./boot/vmlinuz-*"];
     wanted.extend(patterns.iter().map(String::as_str));
-    unpack(&kernel.file, &work, &wanted)?;
+    unpack(&kernel.file, work, &wanted)?;
 
-    let ready = work.join("ready");
-    fs::create_dir(&ready)?;
     let vmlinuz = only_file(&work.join("boot"), "vmlinuz-")?;
-    let release = file_name(&vmlinuz)
-        .trim_start_matches("vmlinuz-")
-        .to_owned();
-    fs::rename(&vmlinuz, ready.join("vmlinuz"))?;
     let busybox = ["bin/busybox", "usr/bin/busybox"].map(|name| work.join(name));
     let busybox = busybox
         .iter()
         .find(|path| path.is_file())
         .context("no busybox in its package")?;
     let applets = tool::output(Command::new(busybox).arg("--list-full"))?;
-    let applets: Vec<String> = applets.lines().map(str::to_owned).collect();
-    let modules = modules(&work)?;
-    let image = initramfs::build(&fs::read(busybox)?, &applets, &release, &modules);
-    fs::write(ready.join("initrd.img"), image)?;
-    fs::write(
-        ready.join("version"),
-        format!("{} {RECIPE}\n", kernel.version),
-    )?;
-    super::put(&ready, &flavour.dir(cache))?;
-    fs::remove_dir_all(&work).context("cannot clean the cache")
+    let parts = Parts {
+        busybox: fs::read(busybox)?,
+        applets: applets.lines().map(str::to_owned).collect(),
+        release: file_name(&vmlinuz)
+            .trim_start_matches("vmlinuz-")
+            .to_owned(),
+        modules: found_modules(work)?,
+    };
+    Ok((kernel.version, parts))
 }
 
 /// Opens the archive at the first need, because that costs time and network.
@@ -205,7 +222,7 @@ fn unpack(package: &Path, dir: &Path, patterns: &[&str]) -> Result<()> {
 }
 
 /// The kernel modules under `work`, by file name, uncompressed.
-fn modules(work: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+fn found_modules(work: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut open = vec![work.join("lib"), work.join("usr/lib")];
     while let Some(dir) = open.pop() {
@@ -227,7 +244,7 @@ fn modules(work: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
-fn only_file(dir: &Path, prefix: &str) -> Result<PathBuf> {
+pub(super) fn only_file(dir: &Path, prefix: &str) -> Result<PathBuf> {
     let mut entries = fs::read_dir(dir).with_context(|| format!("no {}", dir.display()))?;
     entries
         .find_map(|entry| {
