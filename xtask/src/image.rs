@@ -125,20 +125,27 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     })
 }
 
-/// Run by GRUB before the menu: the volume it started from may be only the UEFI partition.
-const EARLY: &str = "search.file /boot/tessera root\nset prefix=($root)/boot/grub\n";
+/// What an ISO holds and starts.
+#[derive(Debug)]
+pub(crate) struct Contents<'a> {
+    /// The commands of GRUB's only menu entry.
+    pub(crate) commands: &'a str,
+    /// Files in `/boot`, by name. The first tells the volume from others.
+    pub(crate) files: &'a [(&'a str, &'a Path)],
+}
 
-/// Boots at once; an image without archive is one the tests use.
-fn menu(archive: bool) -> String {
-    let module = if archive {
-        "    module2 /boot/system.tsa\n"
-    } else {
-        ""
-    };
-    format!(
-        "set timeout=0\nset default=0\nmenuentry Tessera {{\n    multiboot2 /boot/tessera\n\
-         {module}}}\n"
-    )
+impl Contents<'_> {
+    /// Run by GRUB before the menu: the volume it started from may be only the UEFI partition.
+    fn early(&self) -> String {
+        let mark = self.files.first().map_or("", |(name, _)| name);
+        format!("search.file /boot/{mark} root\nset prefix=($root)/boot/grub\n")
+    }
+
+    /// Boots at once.
+    fn menu(&self) -> String {
+        let commands = self.commands;
+        format!("set timeout=0\nset default=0\nmenuentry Start {{\n{commands}}}\n")
+    }
 }
 
 /// What GRUB needs to get from the firmware to the hypervisor.
@@ -146,6 +153,7 @@ const MODULES: &[&str] = &[
     "iso9660",
     "search_fs_file",
     "multiboot2",
+    "linux",
     "normal",
     "configfile",
     "boot",
@@ -155,26 +163,38 @@ const MODULES: &[&str] = &[
 const EPOCH: &str = "1767225600";
 const DATE: &str = "2026010100000000";
 
-/// Makes the ISO `out` from the two files.
+/// Makes the ISO `out` from the hypervisor and a boot archive; the tests use one without archive.
+pub(crate) fn iso(hypervisor: &Path, archive: Option<&Path>, out: &Path) -> Result<()> {
+    let mut commands = "    multiboot2 /boot/tessera\n".to_owned();
+    let mut files = vec![("tessera", hypervisor)];
+    if let Some(archive) = archive {
+        commands.push_str("    module2 /boot/system.tsa\n");
+        files.push(("system.tsa", archive));
+    }
+    let contents = Contents {
+        commands: &commands,
+        files: &files,
+    };
+    write(&contents, out)
+}
+
+/// Makes the ISO `out`.
 ///
 /// The steps are those of grub-mkrescue, which itself puts the time and a random number into every
 /// image.
-pub(crate) fn iso(hypervisor: &Path, archive: Option<&Path>, out: &Path) -> Result<()> {
+pub(crate) fn write(contents: &Contents<'_>, out: &Path) -> Result<()> {
     let dir = tempfile::tempdir().context("cannot create a directory for the image's files")?;
     let tree = dir.path().join("tree");
     let boot = tree.join("boot");
     let grub = boot.join("grub");
     fs::create_dir_all(&grub)?;
-    fs::write(grub.join("grub.cfg"), menu(archive.is_some()))?;
-    let copy = |from: &Path, name| {
-        fs::copy(from, boot.join(name)).with_context(|| format!("cannot copy {}", from.display()))
-    };
-    copy(hypervisor, "tessera")?;
-    if let Some(archive) = archive {
-        copy(archive, "system.tsa")?;
+    fs::write(grub.join("grub.cfg"), contents.menu())?;
+    for (name, from) in contents.files {
+        fs::copy(from, boot.join(name))
+            .with_context(|| format!("cannot copy {}", from.display()))?;
     }
     let early = dir.path().join("early.cfg");
-    fs::write(&early, EARLY)?;
+    fs::write(&early, contents.early())?;
     loader(
         "i386-pc-eltorito",
         &["biosdisk"],
@@ -277,7 +297,7 @@ fn execute(command: &mut Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MachineSize, iso, menu};
+    use super::{Contents, MachineSize, iso};
     use ::system::config::{Config, DomainConfig, FileId, HostConfig, OnReboot};
     use std::fs;
     use std::path::Path;
@@ -340,9 +360,20 @@ mod tests {
 
     #[test]
     fn the_menu_does_not_wait() {
-        let text = menu(true);
+        let contents = Contents {
+            commands: "    multiboot2 /boot/tessera\n",
+            files: &[("tessera", Path::new("/x"))],
+        };
+        let text = contents.menu();
         assert!(text.starts_with("set timeout=0\n"), "{text}");
-        assert!(text.contains("module2 /boot/system.tsa\n}"), "{text}");
-        assert!(!menu(false).contains("module2"));
+        assert!(
+            text.ends_with("{\n    multiboot2 /boot/tessera\n}\n"),
+            "{text}"
+        );
+        assert!(
+            contents
+                .early()
+                .starts_with("search.file /boot/tessera root\n")
+        );
     }
 }

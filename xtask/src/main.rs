@@ -16,6 +16,7 @@ mod gdb;
 mod image;
 mod lint;
 mod machine;
+mod nested;
 mod run;
 mod setup;
 mod size;

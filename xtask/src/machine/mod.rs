@@ -127,6 +127,12 @@ pub(crate) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
     }
 }
 
+/// The command line for `spec` in QEMU on a host whose KVM offers nested VT-x, where the program is
+/// on the search path and files are where `spec` says.
+pub(crate) fn nested_command(spec: &Spec) -> Vec<String> {
+    qemu::nested_command(spec)
+}
+
 /// Starts a machine; COM1 is connected when this returns.
 ///
 /// The calling thread must live as long as the machine: the kernel kills the machine with it.

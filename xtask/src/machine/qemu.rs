@@ -11,6 +11,9 @@ use super::{Boot, Firmware, Host, Plan, Running, Spec, spawn};
 use crate::setup::qemu;
 use crate::workspace::Workspace;
 
+/// Where Debian puts UEFI firmware.
+const OVMF: &str = "/usr/share/OVMF";
+
 /// The command line for `spec`.
 pub(super) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
     let program =
@@ -19,13 +22,22 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
     let kvm = Host::probe().nested_vtx().is_ok();
     let firmware = match spec.firmware {
         Firmware::Bios => None,
-        Firmware::Uefi => Some(ovmf(Path::new("/usr/share/OVMF"))?),
+        Firmware::Uefi => Some(ovmf(Path::new(OVMF))?),
     };
     Ok(Plan {
         program,
         args: arguments(spec, kvm, firmware.as_deref()),
         files: Vec::new(),
     })
+}
+
+/// The whole command line for `spec` under KVM on another system; see [`super::nested_command`].
+pub(super) fn nested_command(spec: &Spec) -> Vec<String> {
+    let ovmf = Path::new(OVMF).join("OVMF_CODE_4M.fd");
+    let ovmf = (spec.firmware == Firmware::Uefi).then_some(ovmf.as_path());
+    let mut words = vec![qemu::PROGRAM.to_owned()];
+    words.extend(arguments(spec, true, ovmf));
+    words
 }
 
 /// Starts QEMU with COM1 on its standard input and output, which are one end of a socket pair.

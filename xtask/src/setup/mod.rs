@@ -10,6 +10,7 @@ mod cpio;
 mod initramfs;
 pub(crate) mod kernels;
 mod needs;
+pub(crate) mod outer;
 pub(crate) mod packages;
 pub(crate) mod qemu;
 pub(crate) mod rust;
@@ -96,6 +97,10 @@ fn bring_up(ws: &Workspace, refresh: bool) -> Result<()> {
         if refresh || flavour.found(cache).is_none() {
             kernels::install(cache, &mut archive, flavour, refresh)?;
         }
+    }
+    if refresh || outer::found(cache).is_none() {
+        // The kernel's packages were refreshed just now.
+        outer::install(cache, &mut archive)?;
     }
     match survey(ws).iter().find(|need| !need.met()) {
         None => Ok(()),

@@ -2,7 +2,7 @@
 
 use super::kernels::{self, FLAVOURS};
 use super::packages::PACKAGES;
-use super::{bochs, packages, qemu, rust};
+use super::{bochs, outer, packages, qemu, rust};
 use crate::workspace::Workspace;
 
 /// One thing that is needed.
@@ -53,6 +53,16 @@ pub(crate) fn survey(ws: &Workspace) -> Vec<Need> {
             kernels::RECIPE
         ),
     }));
+    needs.push(Need {
+        name: "outer system".to_owned(),
+        why: "Debian with KVM and QEMU: nested runs in Bochs".to_owned(),
+        found: outer::found(ws.cache()),
+        remedy: REMEDY.to_owned(),
+        by_hand: format!(
+            "copy {} from a Debian machine after its `{REMEDY}`",
+            outer::dir(ws.cache()).display()
+        ),
+    });
     needs
 }
 

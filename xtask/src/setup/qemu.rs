@@ -17,11 +17,32 @@ use super::archive::Archive;
 use super::tool;
 
 /// Program and package.
-pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
 /// The unpacked packages, below the cache. The number grows when their launcher changes.
 const PLACE: &str = "qemu/1";
+
+/// The dynamic loader below the unpacked packages.
+pub(super) const LOADER: &str = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
+/// Where the packages are unpacked, if they are.
+pub(super) fn unpacked(cache: &Path) -> Option<PathBuf> {
+    let place = cache.join(PLACE);
+    place.join(PROGRAM).is_file().then(|| place.join("root"))
+}
+
+/// Their dynamic loader, told to take libraries from nowhere else.
+pub(super) fn loader(root: &Path) -> Command {
+    let mut command = Command::new(root.join(LOADER));
+    command
+        .args(["--inhibit-cache", "--library-path"])
+        .arg(format!(
+            "{0}/lib/x86_64-linux-gnu:{0}/usr/lib/x86_64-linux-gnu",
+            root.display()
+        ));
+    command
+}
 
 /// The QEMU to use, if there is one: the machine's, else ours.
 pub(crate) fn find(cache: &Path) -> Option<PathBuf> {

@@ -10,17 +10,20 @@ mod gdb;
 mod host;
 mod linux;
 mod micro;
+mod nested;
 mod refusal;
 mod runner;
 mod script;
 mod transcript;
 
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
+use crate::nested::Outer;
 use crate::setup;
 use crate::workspace::Workspace;
 pub(crate) use artifacts::Artifacts;
@@ -33,6 +36,9 @@ pub(crate) struct Args {
     /// Run these tiers only
     #[arg(long, value_enum)]
     tier: Vec<Tier>,
+    /// Run all tests in QEMU/KVM, not only the short form (`--tier nested`)
+    #[arg(long)]
+    nested: bool,
     /// Run only tests whose name contains this
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -56,6 +62,8 @@ pub(crate) enum Tier {
     Qemu,
     /// Bochs with VT-x: the whole thing
     Bochs,
+    /// QEMU with KVM in a Debian system in Bochs: one boot for all of them
+    Nested,
 }
 
 /// One test.
@@ -76,6 +84,8 @@ pub(crate) struct Scenario {
 pub(crate) struct Case<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) artifacts: &'a Artifacts,
+    /// The outer system that the tests of the tier [`Tier::Nested`] share, once one has booted it.
+    pub(crate) outer: &'a RefCell<Option<Outer>>,
 }
 
 /// All tests, the longest first within a tier, so that none is left over at the end.
@@ -87,16 +97,21 @@ fn all() -> Vec<Scenario> {
         gdb::SCENARIOS,
         linux::SCENARIOS,
         micro::SCENARIOS,
+        nested::SCENARIOS,
     ]
     .concat()
 }
 
 impl Args {
     fn selects(&self, scenario: &Scenario) -> bool {
-        let tier = self.tier.is_empty() || self.tier.contains(&scenario.tier);
-        let name =
-            self.only.is_empty() || self.only.iter().any(|part| scenario.name.contains(part));
-        tier && name
+        let named = self.only.iter().any(|part| scenario.name.contains(part));
+        let asked =
+            self.tier.contains(&scenario.tier) || self.nested && scenario.tier == Tier::Nested;
+        if self.tier.is_empty() && !self.nested {
+            named || self.only.is_empty() && nested::by_default(scenario)
+        } else {
+            asked && (named || self.only.is_empty())
+        }
     }
 }
 
@@ -140,6 +155,7 @@ mod tests {
         Args {
             tier: tier.to_vec(),
             only: only.iter().map(|&part| part.to_owned()).collect(),
+            nested: false,
             list: false,
             jobs: 1,
         }

@@ -1,5 +1,6 @@
 //! Runs tests side by side and reports each as it ends.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 
 use super::{Artifacts, Case, Scenario, Tier, host};
+use crate::nested::Outer;
 use crate::workspace::Workspace;
 
 /// Lines of a failed test's log that are shown.
@@ -74,23 +76,37 @@ pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize) -> Result<Ta
 }
 
 fn side_by_side(artifacts: &Artifacts, scenarios: &[Scenario], jobs: usize, tally: &mut Tally) {
-    let queue: Mutex<VecDeque<&Scenario>> = Mutex::new(scenarios.iter().collect());
+    let queue: Mutex<VecDeque<Vec<&Scenario>>> = Mutex::new(groups(scenarios));
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, scenarios.len()) {
             scope.spawn(|| {
                 // A panic of another thread leaves the queue as good as it was.
                 let next = || queue.lock().unwrap_or_else(|e| e.into_inner()).pop_front();
-                while let Some(scenario) = next() {
-                    let passed = one(artifacts, scenario);
-                    shared.lock().unwrap_or_else(|e| e.into_inner()).add(passed);
+                while let Some(group) = next() {
+                    let outer = RefCell::new(None);
+                    for scenario in group {
+                        let passed = one(artifacts, scenario, &outer);
+                        shared.lock().unwrap_or_else(|e| e.into_inner()).add(passed);
+                    }
                 }
             });
         }
     });
 }
 
-fn one(artifacts: &Artifacts, scenario: &Scenario) -> bool {
+/// What runs by itself, in order; the nested ones are one group, because they share a machine.
+fn groups(scenarios: &[Scenario]) -> VecDeque<Vec<&Scenario>> {
+    let (nested, alone): (Vec<_>, Vec<_>) = scenarios
+        .iter()
+        .partition(|scenario| scenario.tier == Tier::Nested);
+    let nested = Some(nested).filter(|group| !group.is_empty());
+    let alone = alone.into_iter().map(|scenario| vec![scenario]);
+    // The longest first, so that it is not left over at the end.
+    nested.into_iter().chain(alone).collect()
+}
+
+fn one(artifacts: &Artifacts, scenario: &Scenario, outer: &RefCell<Option<Outer>>) -> bool {
     let begun = Instant::now();
     // What an earlier run left would be taken for this one's.
     let log = artifacts.log(scenario.name);
@@ -98,6 +114,7 @@ fn one(artifacts: &Artifacts, scenario: &Scenario) -> bool {
     let case = Case {
         scenario,
         artifacts,
+        outer,
     };
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&case)))
         .unwrap_or_else(|_| Err(anyhow!("the test itself panicked")));

@@ -39,6 +39,8 @@ pub(crate) struct Script {
     said: Vec<u8>,
     /// Where the next expectation starts to look.
     cursor: usize,
+    /// What [`Self::since_mark`] starts from.
+    mark: usize,
     open: bool,
     limit: Duration,
     begun: Instant,
@@ -66,6 +68,7 @@ impl Script {
             log,
             said: Vec::new(),
             cursor: 0,
+            mark: 0,
             open: true,
             limit,
             begun,
@@ -118,6 +121,25 @@ impl Script {
         Ok(())
     }
 
+    /// Writes what is said from now on to `log`, and gives it `limit` from now.
+    pub(crate) fn renew(&mut self, log: &Path, limit: Duration) -> Result<()> {
+        self.log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        self.limit = limit;
+        self.begun = Instant::now();
+        Ok(())
+    }
+
+    /// Marks what expectations have reached.
+    pub(crate) fn mark(&mut self) {
+        self.mark = self.cursor;
+    }
+
+    /// What was said from the mark to what expectations have reached.
+    pub(crate) fn since_mark(&self) -> String {
+        let said = self.said.get(self.mark..self.cursor).unwrap_or_default();
+        String::from_utf8_lossy(said).into_owned()
+    }
+
     /// Waits for the end of the run; returns all that was said.
     pub(crate) fn finish(self) -> Result<Transcript> {
         let ended = self.ended();
@@ -130,7 +152,7 @@ impl Script {
         self.running.kill();
         let text = String::from_utf8_lossy(&self.said).into_owned();
         Ended {
-            said: Transcript::new(text, self.last_words()),
+            said: Transcript::parse(text),
             order,
         }
     }

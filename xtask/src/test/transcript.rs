@@ -15,7 +15,10 @@ pub(crate) struct Transcript {
 }
 
 impl Transcript {
-    pub(super) fn new(text: String, last: Option<LastWords>) -> Self {
+    /// What was said, whose last line may be the hypervisor's last words.
+    pub(crate) fn parse(text: String) -> Self {
+        let line = text.lines().rev().find(|line| !line.trim().is_empty());
+        let last = line.and_then(LastWords::parse);
         Self { text, last }
     }
 
@@ -119,7 +122,6 @@ fn census(line: &str, key: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::Transcript;
-    use crate::run::watch::LastWords;
 
     const CENSUS: &str = "[    0.4] vmm_core: stats: frames total=9 free=5 hypervisor=4 \
                           hypervisor_before=4 tables=0 shared=0 domains=0 granted=0 adds_up=true";
@@ -137,8 +139,7 @@ mod tests {
                     second of b\r\n\
                     ";
         let end = "tessera: end: poweroff (every domain has ended)";
-        let last = LastWords::parse(end).unwrap();
-        Transcript::new(format!("{text}{census}\r\n{end}\r\n"), Some(last))
+        Transcript::parse(format!("{text}{census}\r\n{end}\r\n"))
     }
 
     #[test]
