@@ -46,6 +46,31 @@ pub(crate) fn fill(program: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
+/// A program's functions by address.
+#[derive(Debug)]
+pub(crate) struct Functions(BTreeMap<u64, String>);
+
+impl Functions {
+    /// Reads them out of an ELF program.
+    pub(crate) fn read(program: &[u8]) -> Result<Self> {
+        let file = ElfBytes::<LittleEndian>::minimal_parse(program).context("not an ELF file")?;
+        Ok(Self(functions(&file)?))
+    }
+
+    /// The function at or before `address`.
+    pub(crate) fn at(&self, address: u64) -> Option<&str> {
+        let (_, name) = self.0.range(..=address).next_back()?;
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[(u64, String); N]> for Functions {
+    fn from(functions: [(u64, String); N]) -> Self {
+        Self(functions.into())
+    }
+}
+
 /// Every function's address and short name.
 fn functions(file: &ElfBytes<'_, LittleEndian>) -> Result<BTreeMap<u64, String>> {
     let (symbols, names) = file.symbol_table()?.context("the program is stripped")?;
