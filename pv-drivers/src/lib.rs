@@ -4,7 +4,11 @@
 //! access to memory shared with a peer goes through [`shared_page::SharedPage`].
 #![no_std]
 
+pub mod byte_ring;
 pub mod console;
 pub mod guest;
 pub mod hypercall;
 pub mod shared_page;
+#[cfg(test)]
+mod test_page;
+pub mod xenstore;

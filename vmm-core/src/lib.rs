@@ -26,5 +26,6 @@ pub mod policy;
 pub mod sched;
 pub mod start;
 pub mod stats;
+pub mod store;
 pub mod time;
 pub mod vcpu;

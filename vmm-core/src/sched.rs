@@ -123,6 +123,7 @@ pub fn cpu_loop(vmx: &VmxOn) -> ! {
         if cpu.id == 0 {
             crate::start::reap();
             crate::console::poll();
+            crate::store::poll();
         }
         match next(cpu) {
             Some(vcpu) => crate::vcpu::run::run(cpu, vmx, &vcpu),

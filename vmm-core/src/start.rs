@@ -17,7 +17,7 @@ use crate::mm::directmap;
 use crate::mm::frame::Owner;
 use crate::mm::page::PageRef;
 use crate::platform::{self, End, Hooks};
-use crate::{console, percpu, sched, stats, time};
+use crate::{console, percpu, sched, stats, store, time};
 
 /// A domain that asks for a restart sooner after its start than this is stopped instead, lest
 /// a guest that cannot start fills the log for ever. In nanoseconds of its system time.
@@ -53,6 +53,7 @@ pub fn start(boot: BootInfo) -> ! {
     let vmx = enter_vmx();
     stats::note_start();
     READY.store(true, Ordering::Release);
+    store::init();
     build_all();
     sched::cpu_loop(&vmx)
 }
@@ -165,7 +166,7 @@ fn build_all() {
 /// True when the boot pCPU has something to do that no vCPU does.
 #[must_use]
 pub fn has_work() -> bool {
-    lifecycle::has_ended()
+    lifecycle::has_ended() || store::has_more()
 }
 
 /// Frees the domains that have ended and does what follows.
@@ -176,6 +177,7 @@ pub fn reap() {
         let (id, index, name) = (domain.id, domain.config_index, domain.name.clone());
         stats::report_domain(&domain);
         console::detach(&domain);
+        store::release(&domain);
         list::remove(id);
         domain.release();
         drop(domain);

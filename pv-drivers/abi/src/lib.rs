@@ -25,6 +25,7 @@ pub mod start_info;
 pub mod vcpu;
 pub mod vm_assist;
 pub mod xen_version;
+pub mod xs_wire;
 
 pub use addr::{Gfn, Gpa, Gva, Hpa, Mfn, PAGE_SHIFT, PAGE_SIZE};
 pub use errno::Errno;

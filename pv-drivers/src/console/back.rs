@@ -4,8 +4,8 @@ use core::sync::atomic::Ordering::Release;
 
 use abi::console::{CONNECTED, CONNECTION, OUT_SIZE};
 
-use super::ring::{Broken, Consumer, Producer};
 use super::{INPUT, OUTPUT};
+use crate::byte_ring::{Broken, Consumer, Producer};
 use crate::shared_page::SharedPage;
 
 /// The back end of one console. Every call takes the page, which its owner holds.
@@ -61,9 +61,10 @@ impl Back {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_page::TestPage;
-    use super::super::{Broken, Front};
+    use super::super::Front;
     use super::{Back, Drained};
+    use crate::byte_ring::Broken;
+    use crate::test_page::TestPage;
     use abi::console::{IN_CONS, OUT_PROD};
     use core::sync::atomic::Ordering::SeqCst;
 

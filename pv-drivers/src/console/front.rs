@@ -1,7 +1,7 @@
 //! The console's front end, for guests.
 
-use super::ring::{Broken, Consumer, Producer};
 use super::{INPUT, OUTPUT};
+use crate::byte_ring::{Broken, Consumer, Producer};
 use crate::shared_page::SharedPage;
 
 /// The front end of one console. Every call takes the page, which its owner holds.

@@ -5,15 +5,13 @@
 
 mod back;
 mod front;
-mod ring;
-#[cfg(test)]
-mod test_page;
 
 use abi::console::{IN, IN_CONS, IN_PROD, IN_SIZE, OUT, OUT_CONS, OUT_PROD, OUT_SIZE};
 
+use crate::byte_ring::Layout;
+
 pub use back::{Back, Drained};
 pub use front::Front;
-pub use ring::{Broken, Consumer, Layout, Producer};
 
 /// The ring to the guest.
 const INPUT: Layout = Layout {

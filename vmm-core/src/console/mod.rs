@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::EvtchnPort;
+use pv_drivers::byte_ring::Broken;
 use pv_drivers::console::Back;
 use spin::Mutex;
 
@@ -80,7 +81,7 @@ pub fn serve(domain: &Arc<Domain>) {
     let mut state = domain.console.state.lock();
     let notify = match state.serve(domain) {
         Ok(notify) => notify,
-        Err(pv_drivers::console::Broken) => {
+        Err(Broken) => {
             if !core::mem::replace(&mut state.broken, true) {
                 log::warn!(
                     "{}: console ring index out of range, console stopped",
@@ -99,7 +100,7 @@ pub fn serve(domain: &Arc<Domain>) {
 
 impl State {
     /// Moves bytes both ways; true when the guest is to be told.
-    fn serve(&mut self, domain: &Domain) -> Result<bool, pv_drivers::console::Broken> {
+    fn serve(&mut self, domain: &Domain) -> Result<bool, Broken> {
         if self.broken {
             return Ok(false);
         }
@@ -142,6 +143,11 @@ pub fn poll() {
         match input {
             Input::Nothing => {}
             Input::Quit => crate::start::quit(),
+            Input::Ask(id, wish) => {
+                if let Some(domain) = list::by_id(id) {
+                    crate::store::ask(&domain, wish);
+                }
+            }
             Input::Byte(id, byte) => {
                 if let Some(domain) = list::by_id(id) {
                     let mut state = domain.console.state.lock();

@@ -32,8 +32,23 @@ pub enum Input {
     Nothing,
     /// A byte for a domain.
     Byte(DomId, u8),
+    /// A domain is to be asked for something.
+    Ask(DomId, Wish),
     /// End the run.
     Quit,
+}
+
+/// What the hypervisor asks a guest to do by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Shut down.
+    Poweroff,
+    /// Shut down and start anew.
+    Reboot,
+    /// Take more of the memory that it may have.
+    MoreMemory,
+    /// Give memory back.
+    LessMemory,
 }
 
 #[derive(Debug)]
@@ -155,6 +170,10 @@ impl Mux {
                 }
             }
             b'q' => return Input::Quit,
+            b'p' => return self.ask(Wish::Poweroff, out),
+            b'r' => return self.ask(Wish::Reboot, out),
+            b'+' => return self.ask(Wish::MoreMemory, out),
+            b'-' => return self.ask(Wish::LessMemory, out),
             _ => self.help(out),
         }
         Input::Nothing
@@ -163,6 +182,18 @@ impl Mux {
     fn to_focus(&self, byte: u8) -> Input {
         self.focus
             .map_or(Input::Nothing, |id| Input::Byte(id, byte))
+    }
+
+    /// Has the domain shown asked for something.
+    fn ask(&mut self, wish: Wish, out: &mut dyn FnMut(&[u8])) -> Input {
+        if let Some(id) = self.focus {
+            return Input::Ask(id, wish);
+        }
+        self.note(
+            format_args!("no domain is shown: Ctrl-] and 1-9 first"),
+            out,
+        );
+        Input::Nothing
     }
 
     fn set_focus(&mut self, focus: Option<DomId>, out: &mut dyn FnMut(&[u8])) {
@@ -198,6 +229,10 @@ impl Mux {
     fn help(&mut self, out: &mut dyn FnMut(&[u8])) {
         self.note(
             format_args!("Ctrl-] and: 1-9 a domain's console, l the log, q quit"),
+            out,
+        );
+        self.note(
+            format_args!("for the domain shown: p power off, r reboot, + and - memory"),
             out,
         );
         let mut list = String::new();
@@ -239,7 +274,7 @@ impl Mux {
 
 #[cfg(test)]
 mod tests {
-    use super::{ESCAPE, Input, Mux, Party};
+    use super::{ESCAPE, Input, Mux, Party, Wish};
     use abi::DomId;
     use alloc::string::String;
     use alloc::vec::Vec;
@@ -285,8 +320,12 @@ mod tests {
         mux.input(ESCAPE, &mut none);
         assert_eq!(mux.input(b'q', &mut none), Input::Quit);
         mux.input(ESCAPE, &mut none);
+        assert_eq!(mux.input(b'r', &mut none), Input::Ask(B, Wish::Reboot));
+        mux.input(ESCAPE, &mut none);
         mux.input(b'l', &mut none);
         assert_eq!(mux.input(b'x', &mut none), Input::Nothing);
+        mux.input(ESCAPE, &mut none);
+        assert_eq!(mux.input(b'r', &mut none), Input::Nothing);
     }
 
     #[test]

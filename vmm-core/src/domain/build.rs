@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use abi::grant_table::RESERVED_CONSOLE;
+use abi::grant_table::{RESERVED_CONSOLE, RESERVED_XENSTORE};
 use abi::hvm::param;
 use abi::{DomId, Errno, EvtchnPort, Gpa, GrantRef, PAGE_SHIFT, VcpuId};
 use spin::{Mutex, RwLock};
@@ -13,7 +13,7 @@ use system::DomainConfig;
 use vmx::caps::Features;
 
 use super::{Domain, HvmParams, Life, VcpuRef, Watchdogs, list};
-use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap};
+use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap, XENSTORE_GFN};
 use crate::builder::{BuildError, DomainImage, Entry, GuestWriter};
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Service};
@@ -28,6 +28,7 @@ use crate::percpu::{self, MAX_CPUS};
 use crate::policy::cpuid::{self, CpuidPolicy, Registers, Spec, Usable};
 use crate::policy::msr::MsrPolicy;
 use crate::stats::BuildStats;
+use crate::store::{self, DomainStore};
 use crate::time::{self, Clock, Scale, Tsc};
 use crate::vcpu::{Context, InitialState, Vcpu, VcpuInfo};
 
@@ -90,6 +91,12 @@ impl From<BuildError> for CreateError {
     }
 }
 
+impl From<xenstore::Error> for CreateError {
+    fn from(_: xenstore::Error) -> Self {
+        Self::OutOfMemory
+    }
+}
+
 impl From<Errno> for CreateError {
     fn from(_: Errno) -> Self {
         Self::OutOfMemory
@@ -123,6 +130,7 @@ pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
     let (entry, parts) = assemble(machine, config_index, id, &mut p2m, &mut stats)?;
     let domain = finish(machine, config_index, id, p2m, parts)?;
     stats.report(&domain.name, &entry);
+    store::introduce(&domain)?;
     start(config, &domain, &entry);
     Ok(domain)
 }
@@ -154,6 +162,7 @@ fn check_memory(config: &DomainConfig) -> Result<(), CreateError> {
 struct Parts {
     shared_info: PageRef,
     console: PageRef,
+    store: PageRef,
     grants: GrantTable,
     homes: heapless::Vec<u32, MAX_CPUS>,
 }
@@ -185,16 +194,20 @@ fn assemble(
     };
     stats.copied();
     let page = || PageRef::alloc(Owner::Shared(id)).ok_or(CreateError::OutOfMemory);
-    let console = page()?;
-    p2m.insert_page(CONSOLE_GFN, console.clone(), PageKind::Shared, Perms::RW)?
-        .done();
+    let (console, store) = (page()?, page()?);
+    for (gfn, page) in [(CONSOLE_GFN, &console), (XENSTORE_GFN, &store)] {
+        p2m.insert_page(gfn, page.clone(), PageKind::Shared, Perms::RW)?
+            .done();
+    }
     let mut grants = GrantTable::new(id).ok_or(CreateError::OutOfMemory)?;
     grants.permit(GrantRef(RESERVED_CONSOLE), DomId::CONTROL, CONSOLE_GFN)?;
+    grants.permit(GrantRef(RESERVED_XENSTORE), DomId::CONTROL, XENSTORE_GFN)?;
     Ok((
         entry,
         Parts {
             shared_info: page()?,
             console,
+            store,
             grants,
             homes,
         },
@@ -240,10 +253,12 @@ fn finish(
     let Parts {
         shared_info,
         console,
+        store,
         grants,
         homes,
     } = parts;
     let mut evtchn = EvtchnTable::new(PORT_LIMIT, config.vcpus, shared_info.clone());
+    let store_port = evtchn.open_service(Service::Store)?;
     let console_port = evtchn.open_service(Service::Console)?;
     let clock = clock(machine);
     let cpuid = cpuid_policy(machine, id, config.vcpus, &clock);
@@ -273,13 +288,14 @@ fn finish(
         p2m: RwLock::new(p2m),
         evtchn: Mutex::new(evtchn),
         grants: Mutex::new(grants),
-        params: Mutex::new(hvm_params(console_port)?),
+        params: Mutex::new(hvm_params(console_port, store_port)?),
         shared_info,
         shared_info_gfn: AtomicU64::new(u64::MAX),
         callback_vector: AtomicU8::new(0),
         wide: AtomicBool::new(true),
         vm_assist: AtomicU32::new(0),
         console: DomainConsole::new(console, console_port),
+        store: DomainStore::new(store, store_port),
         watchdogs: Watchdogs::new(),
         vcpus,
         online: AtomicU32::new(0),
@@ -292,10 +308,12 @@ fn finish(
 }
 
 /// What a guest finds in its parameters from the start.
-fn hvm_params(console_port: EvtchnPort) -> Result<HvmParams, Errno> {
+fn hvm_params(console_port: EvtchnPort, store_port: EvtchnPort) -> Result<HvmParams, Errno> {
     let mut params = HvmParams::default();
     params.set(param::CONSOLE_PFN, CONSOLE_GFN.raw())?;
     params.set(param::CONSOLE_EVTCHN, u64::from(console_port.0))?;
+    params.set(param::STORE_PFN, XENSTORE_GFN.raw())?;
+    params.set(param::STORE_EVTCHN, u64::from(store_port.0))?;
     params.set(param::TRIPLE_FAULT_REASON, TRIPLE_FAULT_REBOOTS)?;
     Ok(params)
 }

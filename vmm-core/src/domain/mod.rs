@@ -28,6 +28,7 @@ use crate::mm::page::PageRef;
 use crate::percpu::{self, MAX_CPUS, cpus};
 use crate::policy::cpuid::CpuidPolicy;
 use crate::policy::msr::MsrPolicy;
+use crate::store::DomainStore;
 use crate::time::Clock;
 use crate::vcpu::{Signals, Vcpu};
 
@@ -77,6 +78,8 @@ pub struct Domain {
     pub vm_assist: AtomicU32,
     /// The hypervisor's end of the domain's console.
     pub console: DomainConsole,
+    /// The hypervisor's end of its way to the xenstore.
+    pub store: DomainStore,
     /// Its watchdogs.
     pub watchdogs: Watchdogs,
     /// Its vCPUs, by id.

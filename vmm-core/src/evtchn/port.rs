@@ -8,17 +8,20 @@ use abi::{DomId, EvtchnPort, VcpuId, Virq};
 pub enum Service {
     /// The console ring.
     Console,
+    /// The xenstore ring.
+    Store,
 }
 
 impl Service {
     /// Services there are.
-    pub const COUNT: usize = 1;
+    pub const COUNT: usize = 2;
 
     /// The service's place in a table of [`Service::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
             Self::Console => 0,
+            Self::Store => 1,
         }
     }
 
@@ -27,6 +30,7 @@ impl Service {
     pub const fn remote_port(self) -> EvtchnPort {
         match self {
             Self::Console => EvtchnPort(1),
+            Self::Store => EvtchnPort(2),
         }
     }
 }

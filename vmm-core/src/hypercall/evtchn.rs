@@ -13,9 +13,9 @@ use abi::{DomId, Errno, EvtchnPort, Gfn, VcpuId, Virq};
 use spin::MutexGuard;
 
 use super::{Args, Ctx, HypercallOutcome, low_half};
-use crate::console;
 use crate::domain::{Domain, list};
 use crate::evtchn::{Closed, EvtchnTable, Peer, Sent, Service};
+use crate::{console, store};
 
 /// Ports that a reset closes before it lets other work have a turn.
 const RESET_BATCH: u32 = 64;
@@ -70,6 +70,7 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
             }
         }
         Sent::Service(Service::Console) => console::serve(ctx.domain()),
+        Sent::Service(Service::Store) => store::serve(ctx.domain()),
     }
     Ok(())
 }

@@ -8,9 +8,13 @@ const RULE: &[(&str, &[&str])] = &[
     ("ept", &["abi"]),
     ("vmx", &["abi"]),
     ("system", &["abi"]),
+    ("xenstore", &["abi"]),
     ("pv-drivers", &["abi"]),
     // The console's back end and the layouts both sides share.
-    ("vmm-core", &["abi", "ept", "pv-drivers", "system", "vmx"]),
+    (
+        "vmm-core",
+        &["abi", "ept", "pv-drivers", "system", "vmx", "xenstore"],
+    ),
     ("boot", &["abi", "pv-drivers", "vmm-core", "vmx"]),
     ("guests", &["abi", "pv-drivers"]),
     ("xtask", &["system"]),

@@ -157,6 +157,7 @@ fn together(case: &Case<'_>) -> Result<()> {
         Guest::new("fifo"),
         Guest::new("shared_info"),
         Guest::new("memory_ops"),
+        Guest::new("xenstore"),
         Guest::new("exceptions"),
         Guest::new("apic"),
         Guest::new("timer_storm"),

@@ -156,7 +156,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::{Broken, Consumer, Layout, Producer};
-    use crate::console::test_page::TestPage;
+    use crate::test_page::TestPage;
     use core::sync::atomic::Ordering::SeqCst;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 

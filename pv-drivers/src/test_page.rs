@@ -14,10 +14,10 @@ use crate::shared_page::SharedPage;
 struct Aligned(UnsafeCell<[u8; PAGE_SIZE]>);
 
 /// A zeroed page.
-pub(super) struct TestPage(Box<Aligned>);
+pub(crate) struct TestPage(Box<Aligned>);
 
 impl TestPage {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Box::new(Aligned(UnsafeCell::new([0; PAGE_SIZE]))))
     }
 

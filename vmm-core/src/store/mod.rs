@@ -1,0 +1,237 @@
+//! The xenstore's place in the hypervisor: every domain's ring, and the one [`Store`] behind them.
+//!
+//! A domain's event brings its requests in; replies, and events for any domain, go out in the same
+//! exit. What a domain asks beyond its share of one exit is left for the boot pCPU ([`poll`]).
+//!
+//! Locks are taken in this order: the store, a domain's ring, what [`Domain`] says.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm
+)]
+
+mod nodes;
+mod wish;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use abi::{DomId, EvtchnPort};
+use pv_drivers::byte_ring::Broken;
+use pv_drivers::xenstore::{Back, Fault};
+use spin::Mutex;
+use xenstore::{Control, Error, Oversized, Quotas, Store};
+
+use crate::domain::{Domain, list};
+use crate::evtchn::Service;
+use crate::machine::refuse;
+use crate::mm::page::PageRef;
+use crate::percpu;
+
+pub use wish::ask;
+
+/// Requests of one domain that are carried out in one go, so that none holds a pCPU up.
+const SHARE: usize = 8;
+
+static STORE: Mutex<Option<Store>> = Mutex::new(None);
+/// Set when a domain asked more than its share.
+static MORE: AtomicBool = AtomicBool::new(false);
+
+/// The hypervisor's end of one domain's way to the store.
+#[derive(Debug)]
+pub struct DomainStore {
+    page: PageRef,
+    /// The domain's port of the store.
+    pub port: EvtchnPort,
+    ring: Mutex<Ring>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    back: Back,
+    /// The guest broke the protocol; nothing but a reconnection is listened to.
+    broken: bool,
+}
+
+impl DomainStore {
+    /// The end whose ring is in `page`.
+    #[must_use]
+    pub fn new(page: PageRef, port: EvtchnPort) -> Self {
+        let back = Back::connect(&page);
+        let broken = false;
+        Self {
+            page,
+            port,
+            ring: Mutex::new(Ring { back, broken }),
+        }
+    }
+}
+
+/// Makes the store. Called once, before the first domain.
+pub fn init() {
+    match Store::new(Quotas::default()) {
+        Ok(store) => *STORE.lock() = Some(store),
+        Err(_) => refuse(format_args!("no memory is left for the xenstore")),
+    }
+}
+
+/// Connects a new domain and makes its nodes.
+///
+/// # Errors
+/// [`Error::Enomem`]; the domain is unknown then.
+pub fn introduce(domain: &Domain) -> Result<(), Error> {
+    let mut guard = STORE.lock();
+    let store = guard.as_mut().ok_or(Error::Enomem)?;
+    store.introduce(domain.id)?;
+    nodes::make(&mut store.control(), domain).inspect_err(|_| {
+        nodes::remove(&mut store.control(), domain.id);
+        store.release(domain.id);
+    })
+}
+
+/// Forgets a domain that has ended, with its nodes.
+pub fn release(domain: &Domain) {
+    let mut guard = STORE.lock();
+    if let Some(store) = guard.as_mut() {
+        nodes::remove(&mut store.control(), domain.id);
+        store.release(domain.id);
+        send_all(store);
+    }
+}
+
+/// Lets the hypervisor read and change nodes; who watches them hears of it. `None` before [`init`].
+fn control<T>(act: impl FnOnce(&mut Control<'_>) -> T) -> Option<T> {
+    let mut guard = STORE.lock();
+    let store = guard.as_mut()?;
+    let result = act(&mut store.control());
+    send_all(store);
+    Some(result)
+}
+
+/// Serves a domain that sent its event.
+pub fn serve(domain: &Arc<Domain>) {
+    let mut guard = STORE.lock();
+    if let Some(store) = guard.as_mut() {
+        serve_with(store, domain);
+        send_all(store);
+    }
+}
+
+/// Serves the domains that asked more than their share. Called on the boot pCPU.
+pub fn poll() {
+    if !MORE.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    let mut guard = STORE.lock();
+    if let Some(store) = guard.as_mut() {
+        for domain in list::all() {
+            serve_with(store, &domain);
+        }
+        send_all(store);
+    }
+}
+
+/// True when [`poll`] has something to do.
+#[must_use]
+pub fn has_more() -> bool {
+    MORE.load(Ordering::Acquire)
+}
+
+fn serve_with(store: &mut Store, domain: &Arc<Domain>) {
+    let mut ring = domain.store.ring.lock();
+    let moved = match ring.serve(store, domain) {
+        Ok(moved) => moved,
+        Err(fault) => {
+            ring.broken = true;
+            Back::report(&domain.store.page, fault);
+            log::warn!("{}: xenstore ring: {fault:?}, stopped", domain.name);
+            true
+        }
+    };
+    drop(ring);
+    if moved {
+        notify(domain);
+    }
+}
+
+/// Sends whatever waits for whomever, as far as the rings have room.
+fn send_all(store: &mut Store) {
+    let mut from = DomId(0);
+    while let Some(id) = store.next_recipient(from) {
+        if let Some(domain) = list::by_id(id) {
+            let sent = domain.store.ring.lock().send(store, &domain);
+            // A broken ring is told when its guest asks for something.
+            if sent == Ok(true) {
+                notify(&domain);
+            }
+        }
+        from = DomId(id.0.saturating_add(1));
+    }
+}
+
+fn notify(domain: &Arc<Domain>) {
+    let wake = domain.evtchn.lock().raise_service(Service::Store);
+    domain.wake(wake);
+}
+
+impl Ring {
+    /// Carries out the requests that wait; true when the guest is to be told.
+    fn serve(&mut self, store: &mut Store, domain: &Domain) -> Result<bool, Fault> {
+        let page = &domain.store.page;
+        let mut moved = false;
+        if Back::wants_reconnect(page) {
+            store.reconnect(domain.id);
+            self.back.reconnect(page);
+            self.broken = false;
+            moved = true;
+        }
+        if self.broken {
+            return Ok(false);
+        }
+        for _ in 0..SHARE {
+            moved |= self.send(store, domain)?;
+            if !store.may_ask(domain.id) {
+                return Ok(moved);
+            }
+            let Some(inbox) = store.inbox(domain.id) else {
+                return Ok(moved);
+            };
+            let back = &mut self.back;
+            let complete = inbox.fill(|out| {
+                let taken = back.take(page, out)?;
+                moved |= taken > 0;
+                Ok::<_, Broken>(taken)
+            })?;
+            match complete {
+                Ok(true) => store.process(domain.id),
+                Ok(false) => return Ok(moved),
+                Err(Oversized) => return Err(Fault::Protocol),
+            }
+        }
+        moved |= self.send(store, domain)?;
+        MORE.store(true, Ordering::Release);
+        if let Some(boot_cpu) = percpu::by_id(0) {
+            boot_cpu.reschedule();
+        }
+        Ok(moved)
+    }
+
+    /// Sends what waits, as far as the ring has room; true when that was something.
+    fn send(&mut self, store: &mut Store, domain: &Domain) -> Result<bool, Broken> {
+        let mut moved = false;
+        if self.broken {
+            return Ok(false);
+        }
+        while let Some(bytes) = store.outbox(domain.id).map(xenstore::Outbox::front)
+            && !bytes.is_empty()
+        {
+            let given = self.back.give(&domain.store.page, bytes)?;
+            if given == 0 {
+                break;
+            }
+            moved = true;
+            store.advance(domain.id, given);
+        }
+        Ok(moved)
+    }
+}

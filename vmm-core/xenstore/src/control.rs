@@ -1,0 +1,79 @@
+//! The hypervisor's own access to the store: no permissions, no quotas, no transactions.
+
+use alloc::vec::Vec;
+
+use crate::perms::Who;
+use crate::store::Store;
+use crate::{Error, Path, Perms, text};
+
+/// The store in the hypervisor's hands. Paths are absolute; watches hear of every change.
+#[derive(Debug)]
+pub struct Control<'a> {
+    store: &'a mut Store,
+}
+
+impl<'a> Control<'a> {
+    pub(crate) const fn new(store: &'a mut Store) -> Self {
+        Self { store }
+    }
+
+    /// A node's value; `None` when there is no such node.
+    #[must_use]
+    pub fn read(&self, path: &str) -> Option<&[u8]> {
+        let id = self.store.tree.find(Path::absolute(path).ok()?)?;
+        Some(&self.store.tree.get(id)?.value)
+    }
+
+    /// The names of a node's children, sorted; none when there is no such node.
+    pub fn children(&self, path: &str) -> impl Iterator<Item = &str> {
+        let id = Path::absolute(path)
+            .ok()
+            .and_then(|path| self.store.tree.find(path));
+        id.into_iter().flat_map(|id| self.store.tree.children(id))
+    }
+
+    /// Sets a node's value; makes the node, and what is missing above it, with the permissions of
+    /// the lowest node that is there.
+    ///
+    /// # Errors
+    /// [`Error::Einval`] for what is no path, [`Error::Enomem`].
+    pub fn write(&mut self, path: &str, value: &[u8]) -> Result<(), Error> {
+        let value = text::bytes(value)?;
+        let path = Path::absolute(path)?;
+        match self.store.tree.find(path) {
+            Some(id) => self.store.set_value(Who::Control, id, value)?,
+            None => {
+                self.store.create(Who::Control, path, value)?;
+            }
+        }
+        self.store.tell(path, None);
+        Ok(())
+    }
+
+    /// Makes a node unless it is there, and gives it permissions.
+    ///
+    /// # Errors
+    /// As [`Control::write`].
+    pub fn make(&mut self, path: &str, perms: Perms) -> Result<(), Error> {
+        let path = Path::absolute(path)?;
+        let id = match self.store.tree.find(path) {
+            Some(id) => id,
+            None => self.store.create(Who::Control, path, Vec::new())?,
+        };
+        let old = self.store.set_perms(id, perms)?;
+        self.store.tell(path, Some(&old));
+        Ok(())
+    }
+
+    /// Removes a node with all below it, if it is there.
+    pub fn remove(&mut self, path: &str) {
+        let Ok(path) = Path::absolute(path) else {
+            return;
+        };
+        if let Some(id) = self.store.tree.find(path)
+            && !path.is_root()
+        {
+            self.store.remove(path, id);
+        }
+    }
+}
