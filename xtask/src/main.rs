@@ -58,7 +58,7 @@ enum Verb {
     Image(image::Args),
     /// Boot a system and connect this terminal to its consoles
     Run(run::Args),
-    /// Run the hypervisor in QEMU and open gdb at its first Rust line
+    /// Open gdb on the hypervisor, in a QEMU of its own or in one that runs
     Gdb(gdb::Args),
     /// Run the tests: host tier, then real images in emulated machines
     Test(test::Args),

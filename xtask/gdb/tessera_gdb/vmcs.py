@@ -1,0 +1,5 @@
+"""`tessera vmcs`."""
+
+
+def register():
+    """Defines the commands."""

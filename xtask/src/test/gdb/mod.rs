@@ -1,0 +1,177 @@
+//! Scripted debugger sessions: see the `.gdb` files for what they do.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::micro::{self, Guest};
+use super::{Case, Scenario, Tier};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "gdb",
+    tier: Tier::Qemu,
+    about: "gdb from the first instruction to the refusal, on two CPUs, with the commands",
+    limit: Duration::from_secs(180),
+    run: session,
+}];
+
+/// What the session does.
+const BOOT: &str = include_str!("boot.gdb");
+
+/// The end of the mangled name of `vmm_core::start::start`, the core's first function.
+const CORE_START: &str = "8vmm_core5start5start";
+
+/// Its address: the debugger would place a breakpoint by name behind the function's first lines,
+/// which need not be on the way that is taken.
+fn core_start(debug: &Path) -> Result<String> {
+    let done = Command::new("nm")
+        .arg(debug)
+        .output()
+        .context("cannot run nm (Debian package binutils)")?;
+    let out = String::from_utf8_lossy(&done.stdout);
+    let line = out.lines().find(|line| line.ends_with(CORE_START));
+    let address = line.and_then(|line| line.split(' ').next());
+    Ok(address
+        .context("the hypervisor has no function vmm_core::start::start")?
+        .to_owned())
+}
+
+fn session(case: &Case<'_>) -> Result<()> {
+    let artifacts = case.artifacts;
+    let name = case.scenario.name;
+    let config = artifacts.file(name, "toml");
+    let guest = Guest {
+        name: "hello",
+        program: "hello",
+        vcpus: 1,
+        cmdline: "",
+    };
+    fs::write(&config, micro::description(artifacts, &[guest])).context("writing the system")?;
+    let script = artifacts.file(name, "gdb");
+    let commands = BOOT.replace("@CORE_START@", &core_start(artifacts.debug())?);
+    fs::write(&script, commands).context("writing the debugger's commands")?;
+    let log = artifacts.log(name);
+    let out = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
+        .arg("gdb")
+        .arg("--config")
+        .arg(&config)
+        .arg("--batch")
+        .arg(&script)
+        .args(["--cpus", "2"])
+        .current_dir(artifacts.workspace().root())
+        .stdin(Stdio::null())
+        .stderr(out.try_clone()?)
+        .stdout(out)
+        .spawn()
+        .context("cannot run cargo xtask gdb")?;
+    let end = Instant::now() + case.scenario.limit;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            anyhow::bail!(
+                "the session did not end within {} s",
+                case.scenario.limit.as_secs()
+            );
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    let said = fs::read_to_string(&log).context("reading the session")?;
+    ensure!(status.success(), "the session ended with {status}");
+    check(&said, EXPECTED)
+}
+
+/// What the session must have shown: in each part, lines that have all of these words.
+const EXPECTED: &[(&str, &[&[&str]])] = &[
+    (
+        "first Rust line",
+        &[
+            &["boot_start (protocol=2,", "boot/src/start.rs:"],
+            &["early_long_mode"],
+            // Both CPUs are threads; neither is a pCPU yet.
+            &["-", "1", "boot"],
+            &["Thread 1.2", "CPU#1"],
+        ],
+    ),
+    (
+        "entry code, after a reset",
+        &[
+            &["32-bit code"],
+            &["=>", "<pvh_entry>", "mov", "edi,0x2"],
+            &["=>", "<early_long_mode>", "mov", "eax,0x10"],
+        ],
+    ),
+    (
+        "start of the second CPU",
+        &[
+            &["tessera::smp::Page ("],
+            &["16-bit code <start_up_begin>"],
+            &["0", "0x0", "1", "root"],
+            &["-", "2", "boot"],
+            &["* 2", "CPU#1"],
+        ],
+    ),
+    (
+        "core",
+        &[
+            &["#0", "vmm_core::start::start", "vmm-core/src/start.rs:"],
+            &["#1", "on_own_stack", "boot/src/start.rs:"],
+            &["::start::start", "in section .text"],
+            &["tessera::smp::arrive", "boot/src/smp.rs:"],
+            &["0", "0x0", "1", "root"],
+            &["1", "0x1", "2", "root"],
+            // The printers: host-physical addresses, and arrays of enumerations, which gdb alone
+            // cannot print.
+            &["image: ", "start: Hpa(0x208000)"],
+            &["power: ", "Some(tessera::port::Port"],
+        ],
+    ),
+    (
+        "refusal",
+        &[
+            &["vmm_core: error: Tessera needs Intel VT-x"],
+            &["id", "name", "state", "vcpus"],
+            &["pcpu", "idle", "ready"],
+            &["1", "no", "-"],
+            &["= 18446603336221196288"],
+            &["$", "= 1"],
+            &["refused: tessera ept: usage: tessera ept DOMAIN GPA"],
+            &["refused: tessera ept: there is no domain 1"],
+            &["refused: tessera evtchn: there is no domain nobody"],
+            &["refused: tessera grants: there is no domain 1"],
+            &["refused: tessera exits: there is no domain 1"],
+            &["refused: tessera exits: 7: a vCPU is written as d1v0"],
+            &["refused: tessera log: many: not a number of lines"],
+        ],
+    ),
+];
+
+/// Looks for the lines, each in its part of the session.
+fn check(said: &str, expected: &[(&str, &[&[&str]])]) -> Result<()> {
+    for (part, lines) in expected {
+        let (_, rest) = said
+            .split_once(&format!("== {part}\n"))
+            .with_context(|| format!("the session did not get to: {part}"))?;
+        let text = rest.split("\n== ").next().unwrap_or_default();
+        for words in *lines {
+            let found = text
+                .lines()
+                .any(|line| words.iter().all(|word| line.contains(word)));
+            ensure!(found, "{part}: no line has all of {words:?}");
+        }
+    }
+    ensure!(
+        !said.contains("not refused:"),
+        "a command took what it must refuse"
+    );
+    ensure!(!said.contains("Traceback"), "a command failed in Python");
+    Ok(())
+}
