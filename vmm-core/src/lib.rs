@@ -27,5 +27,6 @@ pub mod sched;
 pub mod start;
 pub mod stats;
 pub mod store;
+pub mod task;
 pub mod time;
 pub mod vcpu;

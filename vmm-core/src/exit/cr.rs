@@ -180,28 +180,54 @@ fn check_cr4(value: u64, old: u64, efer: u64, allowed: u64, cr3: u64) -> Result<
     if bad { Err(GuestFault::GP0) } else { Ok(()) }
 }
 
+/// Loads CR3 in a task switch, which happens outside IA-32e mode only and without paging loads
+/// none. False when the tables are no good; CR3 stays as it was then.
+pub(super) fn switch_page_tables(v: &mut Running<'_>, cr3: u32) -> bool {
+    if v.cr0() & PG == 0 {
+        return true;
+    }
+    let old = v.vmcs.read(field::GUEST_CR3);
+    v.vmcs.write(field::GUEST_CR3, u64::from(cr3));
+    if v.cr4() & cr4::PAE != 0 && load_pdptes(v).is_err() {
+        v.vmcs.write(field::GUEST_CR3, old);
+        return false;
+    }
+    v.vmcs.flush_vpid();
+    true
+}
+
 /// Loads the four PDPTEs of PAE paging from where CR3 points, as the CPU does when it executes
-/// the instruction itself (SDM 3A, "PDPTE Registers").
+/// the instruction itself (SDM 3A, "PDPTE Registers"): all or none.
 fn load_pdptes(v: &mut Running<'_>) -> Result<(), GuestFault> {
-    const RESERVED: u64 = 0xffff_0000_0000_01e6;
     let table = v.vmcs.read(field::GUEST_CR3) & 0xffff_ffe0;
     let mut bytes = [0u8; 32];
     v.read_gpa(abi::Gpa::new(table), &mut bytes)
         .map_err(|_| GuestFault::GP0)?;
+    let mut entries = [0u64; 4];
+    for (chunk, entry) in bytes.as_chunks::<8>().0.iter().zip(&mut entries) {
+        *entry = u64::from_le_bytes(*chunk);
+    }
+    let phys_bits = v.domain.cpuid.phys_bits();
+    if !entries.iter().all(|entry| is_good_pdpte(*entry, phys_bits)) {
+        return Err(GuestFault::GP0);
+    }
     let fields = [
         field::GUEST_PDPTE0,
         field::GUEST_PDPTE1,
         field::GUEST_PDPTE2,
         field::GUEST_PDPTE3,
     ];
-    for (chunk, field) in bytes.as_chunks::<8>().0.iter().zip(fields) {
-        let entry = u64::from_le_bytes(*chunk);
-        if entry & 1 != 0 && entry & RESERVED != 0 {
-            return Err(GuestFault::GP0);
-        }
+    for (entry, field) in entries.into_iter().zip(fields) {
         v.vmcs.write(field, entry);
     }
     Ok(())
+}
+
+/// A VM entry refuses a present PDPTE with reserved bits.
+fn is_good_pdpte(entry: u64, phys_bits: u8) -> bool {
+    const RESERVED_LOW: u64 = 0x1e6;
+    let beyond = u64::MAX.checked_shl(phys_bits.into()).unwrap_or(0);
+    entry & 1 == 0 || entry & (beyond | RESERVED_LOW) == 0
 }
 
 /// XSETBV (SDM 2D, "XSETBV—Set Extended Control Register").
@@ -219,7 +245,9 @@ pub fn xsetbv(v: &mut Running<'_>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{CD, GuestFault, NE, NW, PE, PG, check_cr0, check_cr4, cr0_real, cr4, efer};
+    use super::{
+        CD, GuestFault, NE, NW, PE, PG, check_cr0, check_cr4, cr0_real, cr4, efer, is_good_pdpte,
+    };
 
     #[test]
     fn linux_may_clear_ne_while_it_turns_paging_on() {
@@ -257,5 +285,14 @@ mod tests {
         assert_eq!(check_cr4(cr4::VMXE, 0, 0, cr4::PAE, 0), gp);
         assert_eq!(check_cr4(cr4::PAE, 0, 0, cr4::PAE, 0), Ok(()));
         assert_eq!(check_cr4(0, cr4::PAE, efer::LMA, cr4::PAE, 0), gp);
+    }
+
+    #[test]
+    fn only_present_pdptes_are_looked_at() {
+        assert!(is_good_pdpte(u64::MAX - 1, 39));
+        assert!(is_good_pdpte(0x7f_ffff_f001, 39));
+        assert!(!is_good_pdpte(0x80_0000_0001, 39));
+        assert!(!is_good_pdpte(3, 39), "not writable: reserved");
+        assert!(!is_good_pdpte(1 << 63 | 1, 52));
     }
 }

@@ -12,6 +12,7 @@ pub mod idle;
 pub mod io;
 pub mod ipi;
 pub mod msr;
+mod task_switch;
 
 use abi::Gva;
 use vmx::exit::{Exit, FailedEntry, Plain};
@@ -143,11 +144,7 @@ fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
         | Exit::Seamcall
         | Exit::Tdcall => Outcome::Fault(GuestFault::Ud),
         Exit::EptMisconfiguration { gpa } => v.give_up(CrashReason::EptMisconfiguration { gpa }),
-        Exit::TaskSwitch(switch) => {
-            let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
-            let selector = switch.selector;
-            v.give_up(CrashReason::TaskSwitch { selector, rip })
-        }
+        Exit::TaskSwitch(switch) => task_switch::handle(v, switch),
         Exit::EntryFailure(failure) => invalid_guest_state(v, failure),
         other => unexpected(v, other),
     }

@@ -62,10 +62,10 @@ impl ExtState {
         cr::write_cr2(value);
     }
 
-    /// Replaces the bits of DR6 in `mask` by `conditions`, for the vCPU whose state is loaded.
-    pub fn merge_dr6(&mut self, conditions: u64, mask: u64) {
+    /// Changes DR6, for the vCPU whose state is loaded.
+    pub fn update_dr6(&mut self, change: impl FnOnce(u64) -> u64) {
         let mut debug = DebugRegs::save();
-        debug.dr6 = (debug.dr6 & !mask) | conditions;
+        debug.dr6 = change(debug.dr6);
         debug.load();
     }
 

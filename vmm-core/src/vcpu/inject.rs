@@ -150,11 +150,17 @@ impl Running<'_> {
     /// Raises an exception in the guest in place of the instruction that exited.
     #[inline(never)]
     pub fn raise(&mut self, fault: GuestFault) {
-        self.cpu.look = true;
-        if let GuestFault::Pf { address, .. } = fault {
-            self.cpu.ext.set_cr2(address.raw());
+        match fault {
+            GuestFault::Pf { address, .. } => self.cpu.ext.set_cr2(address.raw()),
+            GuestFault::Db { dr6 } => self.record_debug(dr6),
+            _ => {}
         }
-        let second = Event::exception(fault.vector(), fault.error_code());
+        self.raise_event(Event::exception(fault.vector(), fault.error_code()));
+    }
+
+    /// Raises an exception, together with the event whose delivery the last exit cut short.
+    pub fn raise_event(&mut self, second: Event) {
+        self.cpu.look = true;
         let Some(first) = self.cpu.pending.redeliver else {
             self.cpu.pending.exception = Some(second);
             return;
