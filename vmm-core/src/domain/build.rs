@@ -262,7 +262,8 @@ fn finish(
     let console_port = evtchn.open_service(Service::Console)?;
     let clock = clock(machine);
     let cpuid = cpuid_policy(machine, id, config.vcpus, &clock);
-    let msrs = MsrPolicy::new(&cpuid, machine.host_msrs);
+    let pat_switched = machine.controls.features.contains(Features::PAT);
+    let msrs = MsrPolicy::new(&cpuid, machine.host_msrs, pat_switched);
     let msr_bitmap = machine::make_msr_bitmap(&msrs, id).ok_or(CreateError::OutOfMemory)?;
     let first_home = NEXT_HOME.fetch_add(config.vcpus, Ordering::Relaxed);
     let vcpu = |number: u32| {

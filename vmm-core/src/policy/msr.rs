@@ -137,6 +137,7 @@ pub struct MsrPolicy {
     xss: bool,
     tsc_aux: bool,
     spec_ctrl: bool,
+    pat_switched: bool,
 }
 
 /// The MSRs of a vCPU that only the hypervisor keeps.
@@ -144,6 +145,7 @@ pub struct MsrPolicy {
 pub struct MsrState {
     mtrrs: Mtrrs,
     misc_features_enables: u64,
+    pat: u64,
 }
 
 /// MSRs that no VMCS field holds and the hypervisor does not use: switched with the vCPU.
@@ -176,6 +178,8 @@ const PASSED_THROUGH: &[(u32, Direction)] = &[
     (number::IA32_PRED_CMD, Direction::Write),
 ];
 
+/// IA32_PAT after a reset.
+pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// The fast-string bit: all that a guest sees of the host's IA32_MISC_ENABLE.
 const MISC_ENABLE_HOST: u64 = 1 << 0;
 /// Branch trace storage and event-based sampling are unavailable.
@@ -210,6 +214,7 @@ impl MsrState {
     pub const RESET: Self = Self {
         mtrrs: Mtrrs::RESET,
         misc_features_enables: 0,
+        pat: PAT_RESET,
     };
 
     /// True while the guest wants CPUID to fault outside ring 0.
@@ -220,9 +225,11 @@ impl MsrState {
 }
 
 impl MsrPolicy {
-    /// The MSRs that go with `cpuid`.
+    /// The MSRs that go with `cpuid`. `pat_switched` says whether VM entry and exit exchange
+    /// IA32_PAT; else the processor keeps the hypervisor's, and what the guest writes has no
+    /// effect but to be read back.
     #[must_use]
-    pub fn new(cpuid: &CpuidPolicy, host: HostMsrs) -> Self {
+    pub fn new(cpuid: &CpuidPolicy, host: HostMsrs, pat_switched: bool) -> Self {
         let bit = |value: u32, bit: u32| value.wrapping_shr(bit) & 1 != 0;
         let extended = cpuid.fixed(0x8000_0001, 0).edx;
         let structured = cpuid.fixed(7, 0).edx;
@@ -240,6 +247,7 @@ impl MsrPolicy {
             xss: bit(cpuid.fixed(0xd, 1).eax, 3),
             tsc_aux: bit(extended, 27) || bit(cpuid.fixed(7, 0).ecx, 22),
             spec_ctrl: bit(structured, 26),
+            pat_switched,
         }
     }
 
@@ -252,6 +260,7 @@ impl MsrPolicy {
             .filter(|(msr, _)| match *msr {
                 number::IA32_TSC_AUX => self.tsc_aux,
                 number::IA32_SPEC_CTRL | number::IA32_PRED_CMD => self.spec_ctrl,
+                number::IA32_PAT => self.pat_switched,
                 _ => true,
             })
     }
@@ -287,6 +296,7 @@ impl MsrPolicy {
             | number::IA32_MTRR_PHYSBASE0..=number::IA32_MTRR_FIX4K_F8000
             | number::IA32_MTRR_DEF_TYPE => state.mtrrs.read(msr).ok_or(GuestFault::GP0)?,
             number::IA32_XSS if self.xss => 0,
+            number::IA32_PAT => state.pat,
             number::XEN_HYPERCALL_PAGE => 0,
             _ => return Err(GuestFault::GP0),
         };
@@ -325,6 +335,7 @@ impl MsrPolicy {
             number::IA32_MTRR_PHYSBASE0..=number::IA32_MTRR_FIX4K_F8000
             | number::IA32_MTRR_DEF_TYPE => state.mtrrs.write(msr, value, self.phys_bits)?,
             number::IA32_XSS if self.xss => allowed(0)?,
+            number::IA32_PAT if is_pat(value) => state.pat = value,
             number::XEN_HYPERCALL_PAGE => {
                 allowed(!0xfff)?;
                 return Ok(Write::HypercallPage(Gpa::new(value).gfn()));
@@ -353,9 +364,17 @@ impl MsrPolicy {
     }
 }
 
+/// True when each byte is a memory type. SDM 3A, "IA32_PAT MSR".
+fn is_pat(value: u64) -> bool {
+    value
+        .to_le_bytes()
+        .iter()
+        .all(|kind| matches!(kind, 0 | 1 | 4..=7))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Direction, HostMsrs, MsrPolicy, MsrState, Read, Write, efer, number};
+    use super::{Direction, HostMsrs, MsrPolicy, MsrState, PAT_RESET, Read, Write, efer, number};
     use crate::fault::GuestFault;
     use crate::policy::cpuid::{CpuidPolicy, Registers, Spec, Tsc, Usable};
     use abi::{DomId, Gfn};
@@ -369,6 +388,10 @@ mod tests {
     };
 
     fn policy(usable: Usable) -> MsrPolicy {
+        policy_with(usable, true)
+    }
+
+    fn policy_with(usable: Usable, pat_switched: bool) -> MsrPolicy {
         let host = |leaf: u32, _| match leaf {
             0 => Registers {
                 eax: 0x20,
@@ -402,7 +425,7 @@ mod tests {
             tsc,
             upcall_vector: false,
         };
-        MsrPolicy::new(&CpuidPolicy::new(host, &spec), HOST)
+        MsrPolicy::new(&CpuidPolicy::new(host, &spec), HOST, pat_switched)
     }
 
     fn full() -> MsrPolicy {
@@ -506,6 +529,26 @@ mod tests {
                 .all(|(msr, _)| msr != number::IA32_SPEC_CTRL)
         );
         assert!(bare.switched().all(|msr| msr != number::IA32_TSC_AUX));
+    }
+
+    #[test]
+    fn a_pat_that_nothing_switches_is_only_kept() {
+        let policy = policy_with(Usable::default(), false);
+        let passed =
+            |policy: &MsrPolicy| policy.passed_through().any(|(m, _)| m == number::IA32_PAT);
+        assert!(passed(&full()) && !passed(&policy));
+        let mut state = MsrState::RESET;
+        let read = |state: &MsrState| policy.read(state, number::IA32_PAT);
+        assert_eq!(read(&state), Ok(Read::Value(PAT_RESET)));
+        let linux = 0x0407_0506_0007_0106;
+        assert_eq!(
+            policy.write(&mut state, number::IA32_PAT, linux),
+            Ok(Write::Done)
+        );
+        for wrong in [2, 3 << 8, 8 << 56] {
+            assert_eq!(policy.write(&mut state, number::IA32_PAT, wrong), WRITE_GP);
+        }
+        assert_eq!(read(&state), Ok(Read::Value(linux)));
     }
 
     #[test]

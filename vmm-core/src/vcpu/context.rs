@@ -26,7 +26,7 @@ use crate::mm::frame::Owner;
 use crate::mm::page::PageRef;
 use crate::policy;
 use crate::policy::cpuid::CpuidPolicy;
-use crate::policy::msr::{MsrPolicy, MsrState};
+use crate::policy::msr::{MsrPolicy, MsrState, PAT_RESET};
 use crate::stats::ExitStats;
 use crate::time::{self, Tsc};
 
@@ -320,8 +320,6 @@ pub fn load_initial(v: &mut Running<'_>, state: &InitialState) {
 
 /// DR7 after a reset.
 const DR7_RESET: u64 = 0x400;
-/// IA32_PAT after a reset.
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 #[cfg(test)]
 mod tests {
