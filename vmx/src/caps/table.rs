@@ -112,7 +112,9 @@ pub(super) const REQUIRED: Features = Features::SECONDARY_CONTROLS
     .union(Features::STORE_LMA)
     .union(Features::EPT_4LEVEL)
     .union(Features::EPT_WB)
-    .union(Features::INVEPT);
+    .union(Features::INVEPT)
+    // It tells the address size of INS and OUTS; every CPU with unrestricted guest has it.
+    .union(Features::STRING_IO_INFO);
 
 /// Every control bit that is used; the first rows are the ones to name first when missing.
 pub(super) const CONTROLS: &[Control] = {
@@ -361,3 +363,7 @@ pub(super) const CAPABILITIES: &[Capability] = {
         ),
     ]
 };
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
