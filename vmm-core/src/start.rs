@@ -142,7 +142,7 @@ fn enter_vmx() -> VmxOn {
     let virt = directmap::ptr(region.mfn().hpa());
     match machine::enable_vmx(region, virt) {
         Ok(vmx) => vmx,
-        Err(error) => refuse(format_args!("{error}")),
+        Err(error) => refuse(format_args!("cpu{}: {error}", percpu::current().id)),
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) const NO_VMCS: Hpa = Hpa::new(u64::MAX);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnableError {
     /// CPUID does not report VMX.
-    NoVmx,
+    NoVmx(Surroundings),
     /// The firmware locked `IA32_FEATURE_CONTROL` with VMX off.
     LockedOff {
         /// The MSR's value.
@@ -44,13 +44,51 @@ pub enum EnableError {
     Vmxon(VmFail),
 }
 
+/// Where a CPU without VMX is found, which decides what helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surroundings {
+    /// Another maker's CPU.
+    OtherVendor,
+    /// Inside Linux KVM.
+    Kvm,
+    /// Inside another hypervisor or an emulator.
+    Hypervisor,
+    /// On the machine itself.
+    Machine,
+}
+
+impl Surroundings {
+    /// From CPUID's vendor and, inside a hypervisor, that one's signature.
+    const fn new(vendor: &[u8; 12], hypervisor: Option<&[u8; 12]>) -> Self {
+        match (vendor, hypervisor) {
+            (b"GenuineIntel", Some(b"KVMKVMKVM\0\0\0")) => Self::Kvm,
+            (b"GenuineIntel", Some(_)) => Self::Hypervisor,
+            (b"GenuineIntel", None) => Self::Machine,
+            _ => Self::OtherVendor,
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::OtherVendor => "it is not Intel's; use an Intel CPU that has it",
+            Self::Kvm => {
+                "have the outer KVM pass it on: load kvm_intel with nested=1 there, and give QEMU \
+                 -cpu host"
+            }
+            Self::Hypervisor => "have the outer hypervisor pass it on",
+            Self::Machine => "use a CPU that has it, and enable it in the firmware set-up",
+        }
+    }
+}
+
 impl fmt::Display for EnableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tessera needs Intel VT-x: ")?;
         match self {
-            Self::NoVmx => f.write_str(
-                "this CPU reports no VMX (CPUID.1:ECX bit 5); use a CPU that has it, or let the \
-                 outer hypervisor pass it through",
+            Self::NoVmx(surroundings) => write!(
+                f,
+                "this CPU reports no VMX (CPUID.1:ECX bit 5); {}",
+                surroundings.remedy()
             ),
             Self::LockedOff { feature_control } => write!(
                 f,
@@ -91,7 +129,9 @@ fn check_feature_control(value: u64) -> Result<FeatureControl, EnableError> {
 /// When it cannot.
 pub fn available() -> Result<CapMsrs, EnableError> {
     if !cpuid::has_vmx() {
-        return Err(EnableError::NoVmx);
+        let hypervisor = cpuid::hypervisor();
+        let surroundings = Surroundings::new(&cpuid::vendor(), hypervisor.as_ref());
+        return Err(EnableError::NoVmx(surroundings));
     }
     let value = msr::rdmsr_safe(msr::IA32_FEATURE_CONTROL).ok_or(EnableError::FeatureControl)?;
     check_feature_control(value)?;
@@ -204,7 +244,7 @@ impl VmxOn {
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use super::{EnableError, FeatureControl, VmFail, check_feature_control};
+    use super::{EnableError, FeatureControl, Surroundings, VmFail, check_feature_control};
     use std::string::ToString;
 
     #[test]
@@ -225,9 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn what_helps_depends_on_where_the_cpu_is() {
+        let intel = b"GenuineIntel";
+        let remedy = |vendor, hypervisor| Surroundings::new(vendor, hypervisor).remedy();
+        assert!(remedy(intel, Some(b"KVMKVMKVM\0\0\0")).contains("nested=1"));
+        assert!(remedy(intel, Some(b"TCGTCGTCGTCG")).contains("outer hypervisor"));
+        assert!(remedy(intel, None).contains("firmware"));
+        // Under KVM on AMD it is the CPU, not the set-up.
+        let amd = remedy(b"AuthenticAMD", Some(b"KVMKVMKVM\0\0\0"));
+        assert!(amd.contains("not Intel's"), "{amd}");
+    }
+
+    #[test]
     fn every_refusal_is_one_line_that_names_the_need() {
         let all = [
-            EnableError::NoVmx,
+            EnableError::NoVmx(Surroundings::OtherVendor),
+            EnableError::NoVmx(Surroundings::Kvm),
+            EnableError::NoVmx(Surroundings::Hypervisor),
+            EnableError::NoVmx(Surroundings::Machine),
             EnableError::LockedOff { feature_control: 1 },
             EnableError::FeatureControl,
             EnableError::NoCapabilities,

@@ -50,6 +50,30 @@ pub fn is_nested() -> bool {
     leaf(1, 0).ecx & 1 << 31 != 0
 }
 
+/// The maker's name for itself.
+#[must_use]
+pub fn vendor() -> [u8; 12] {
+    let CpuIdResult { ebx, ecx, edx, .. } = leaf(0, 0);
+    text([ebx, edx, ecx])
+}
+
+/// The signature of the hypervisor around, if there is one.
+#[must_use]
+pub fn hypervisor() -> Option<[u8; 12]> {
+    is_nested().then(|| {
+        let CpuIdResult { ebx, ecx, edx, .. } = cpuid_count(0x4000_0000, 0);
+        text([ebx, ecx, edx])
+    })
+}
+
+fn text(registers: [u32; 3]) -> [u8; 12] {
+    let mut text = [0; 12];
+    for (part, register) in text.chunks_exact_mut(4).zip(registers) {
+        part.copy_from_slice(&register.to_le_bytes());
+    }
+    text
+}
+
 /// Width of physical addresses in bits.
 #[must_use]
 pub fn physical_address_bits() -> u8 {
