@@ -5,6 +5,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod acpi_header;
 pub mod aml;
 pub mod clock;
 pub mod directmap;

@@ -12,6 +12,7 @@ use core::arch::asm;
 use abi::Hpa;
 use boot::madt::Cpu;
 use vmm_core::boot_info::{self, BootInfo, PhysicalCpu};
+use vmm_core::machine::refuse;
 use vmm_core::mm::directmap::{self, DIRECTMAP_BASE};
 use vmm_core::percpu;
 use vmm_core::platform::{self, End, Platform, VECTOR_COM1, VECTOR_ISA};
@@ -66,10 +67,9 @@ pub(crate) unsafe extern "C" fn boot_start(protocol: u32, info: u32, entry_tsc: 
     if !has_port {
         log::warn!("no serial port at COM1");
     }
-    assert!(
-        !loaded.memory.is_empty(),
-        "the boot loader gave no memory map"
-    );
+    if loaded.memory.is_empty() {
+        refuse(format_args!("the boot loader gave no memory map"));
+    }
     // SAFETY: once, one CPU, the entry code's tables; the loader's leftovers are in `loaded`.
     let memory = unsafe { memory::init(&loaded) };
     let found = Box::into_raw(Box::new(Found {
@@ -96,9 +96,9 @@ pub(crate) unsafe extern "C" fn boot_start(protocol: u32, info: u32, entry_tsc: 
 
 /// Maps the first CPU's stacks, and returns the top of the main one.
 fn give_stacks() -> u64 {
-    let stacks = Stacks::allocate();
-    assert!(stacks.is_some(), "no memory for the first CPU's stacks");
-    let stacks = stacks.unwrap_or_else(|| unreachable!());
+    let Some(stacks) = Stacks::allocate() else {
+        refuse(format_args!("no memory is left for the first CPU's stacks"))
+    };
     let segments = Box::leak(Box::new(Segments::new()));
     segments.set_interrupt_stacks(stacks.interrupt);
     local::register(0, 0, segments.address());
@@ -167,17 +167,16 @@ pub(crate) fn start_local_apic() {
     let registers = (base < memory::EARLY_LIMIT).then_some(DIRECTMAP_BASE + base);
     // SAFETY: the direct map has all below 4 GiB, devices uncached; no CPU moves its registers.
     if let Err(error) = unsafe { apic::init(registers) } {
-        end::end(platform::panic_end(), format_args!("{error}"));
+        refuse(format_args!("{error}"));
     }
 }
 
 fn measure_clocks(pm_timer: Option<u16>) -> Rates {
-    let rates = clocks::measure(pm_timer);
-    assert!(
-        rates.is_some(),
-        "neither the ACPI PM timer nor the PIT counts"
-    );
-    let rates = rates.unwrap_or_else(|| unreachable!());
+    let Some(rates) = clocks::measure(pm_timer) else {
+        refuse(format_args!(
+            "Tessera needs the ACPI PM timer or the PIT: neither counts on this machine"
+        ))
+    };
     hypervisor_log::set_clock(rates.tsc_khz);
     log::info!(
         "clock: TSC {} kHz by the {}",

@@ -2,6 +2,7 @@
 //! what it would have told; the machine then runs with one CPU, or without soft-off, and so on.
 #![expect(unsafe_code, reason = "reads tables at addresses that firmware names")]
 
+use core::cell::Cell;
 use core::ptr::NonNull;
 
 use abi::Hpa;
@@ -9,6 +10,7 @@ use acpi::fadt::Fadt;
 use acpi::madt::Madt as MadtTable;
 use acpi::rsdp::Rsdp;
 use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
+use boot::acpi_header::{self, HEADER};
 use boot::directmap::LOW_END;
 use boot::madt::Madt;
 use vmm_core::boot_info::MemoryRegion;
@@ -33,7 +35,8 @@ pub(crate) struct Firmware {
 /// where a BIOS leaves it. `ram` are the parts of the direct map above 4 GiB.
 pub(crate) fn read(rsdp: Option<u64>, ram: &[MemoryRegion]) -> Firmware {
     let mut firmware = Firmware::default();
-    let tables = match open(rsdp, Mapper { ram }) {
+    let told = Cell::new(0);
+    let tables = match open(rsdp, Mapper { ram, told: &told }) {
         Ok(tables) => tables,
         Err(error) => {
             log::warn!("acpi: no tables ({error:?}): one CPU, no soft-off");
@@ -51,7 +54,8 @@ pub(crate) fn read(rsdp: Option<u64>, ram: &[MemoryRegion]) -> Firmware {
         Ok(fadt) => {
             firmware.pm_timer = super::power::io_port(fadt.pm_timer_block().ok().flatten());
             firmware.century_register = Some(fadt.century).filter(|register| *register != 0);
-            firmware.power = Some(Power::new(&fadt, dsdt(&tables, ram)));
+            let dsdt = dsdt(&tables, Mapper { ram, told: &told });
+            firmware.power = Some(Power::new(&fadt, dsdt));
         }
         Err(error) => log::warn!("acpi: no FADT ({error:?}): no soft-off"),
     }
@@ -70,10 +74,10 @@ fn open(rsdp: Option<u64>, mapper: Mapper<'_>) -> Result<AcpiTables<Mapper<'_>>,
 }
 
 /// The DSDT's definitions, header excluded.
-fn dsdt<'a>(tables: &AcpiTables<Mapper<'_>>, ram: &'a [MemoryRegion]) -> Option<&'a [u8]> {
+fn dsdt<'a>(tables: &AcpiTables<Mapper<'_>>, mapper: Mapper<'a>) -> Option<&'a [u8]> {
     let dsdt = tables.dsdt().ok()?;
     let length = dsdt.length as usize;
-    let start = Mapper { ram }.reach(dsdt.address, length)?;
+    let start = mapper.reach(dsdt.address, length)?;
     // SAFETY: the range lies in the direct map, and firmware tables do not change.
     Some(unsafe { core::slice::from_raw_parts(start.as_ptr(), length) })
 }
@@ -84,10 +88,13 @@ fn bytes<'a, T>(table: &'a PhysicalMapping<Mapper<'_>, T>) -> &'a [u8] {
     unsafe { core::slice::from_raw_parts(start.as_ptr(), table.region_length()) }
 }
 
-/// Gives the `acpi` crate memory through the direct map.
+/// Gives the `acpi` crate memory through the direct map, and keeps from it what it would trip
+/// over.
 #[derive(Clone, Debug)]
 struct Mapper<'a> {
     ram: &'a [MemoryRegion],
+    /// The table that was complained of last: each is looked at several times.
+    told: &'a Cell<usize>,
 }
 
 /// Read instead of an address that is not mapped: no table is valid there.
@@ -107,12 +114,37 @@ impl Mapper<'_> {
                 .any(|r| r.start.raw() <= start && end <= r.end.raw());
         mapped.then(|| directmap::ptr(Hpa::new(start)))
     }
+
+    /// The same, unless it is the header of a table whose length cannot be.
+    fn sound(&self, start: usize, length: usize) -> Option<NonNull<u8>> {
+        let found = self.reach(start, length)?;
+        if length != HEADER {
+            return Some(found);
+        }
+        // SAFETY: the range has as many bytes, and firmware tables do not change.
+        let header: &[u8; HEADER] = unsafe { found.cast().as_ref() };
+        // The root pointer is as long and says no length in this place.
+        if header.starts_with(b"RSD PTR ") {
+            return Some(found);
+        }
+        match acpi_header::check(header) {
+            Ok(()) => Some(found),
+            Err(error) => {
+                if self.told.replace(start) != start {
+                    log::warn!("acpi: {error}: ignored");
+                }
+                None
+            }
+        }
+    }
 }
 
 impl AcpiHandler for Mapper<'_> {
     unsafe fn map_physical_region<T>(&self, start: usize, size: usize) -> PhysicalMapping<Self, T> {
         const { assert!(size_of::<T>() <= size_of::<Nothing>()) };
-        let found = self.reach(start, size).map(NonNull::cast::<T>);
+        // A short table is read as one of its type all the same, which has more to it.
+        let room = size.max(size_of::<T>());
+        let found = self.sound(start, room).map(NonNull::cast::<T>);
         let size = if found.is_some() {
             size
         } else {

@@ -9,6 +9,7 @@ use abi::{Hpa, Mfn, PAGE_SIZE};
 use boot::memmap::{MAX_REGIONS, MemoryMap};
 use heapless::Vec;
 use vmm_core::boot_info::MemoryRegion;
+use vmm_core::machine::refuse;
 use vmm_core::mm::directmap::{self, DIRECTMAP_BASE};
 use vmm_core::mm::frame;
 
@@ -68,12 +69,14 @@ pub(crate) unsafe fn init(loaded: &Loaded) -> Memory {
 
     let size = paging::tables_size(&all_ram);
     let tables = free.take_high(size, PAGE, LOW_MEMORY, EARLY_LIMIT);
-    assert!(
-        tables.is_some(),
-        "no {} KiB of free memory below 4 GiB",
-        size / 1024
-    );
-    let start = tables.unwrap_or_default();
+    let Some(start) = tables else {
+        refuse(format_args!(
+            "Tessera needs {} KiB of free memory below 4 GiB for page tables: this machine has {} \
+             KiB free in all",
+            size / 1024,
+            free.total() / 1024
+        ))
+    };
     // SAFETY: (1) once, on one CPU, by the caller's promise; (2) the pages are free RAM below
     // 4 GiB, in the entry code's direct map.
     let used = unsafe { paging::init(all_ram.regions(), start, size) };
