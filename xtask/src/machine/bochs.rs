@@ -32,8 +32,12 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
     let Boot::Iso(iso) = &spec.boot else {
         bail!("Bochs boots ISO images only");
     };
-    let bochs =
-        bochs::find(ws.cache()).context("no Bochs on this machine: run `cargo xtask setup`")?;
+    let found = if spec.packaged_bochs {
+        bochs::packaged(ws.cache())
+    } else {
+        bochs::find(ws.cache())
+    };
+    let bochs = found.context("no Bochs on this machine: run `cargo xtask setup`")?;
     let mut files = vec![("bochsrc", configuration(spec, iso, serial, &bochs))];
     let mut args: Vec<String> = ["-q", "-f", "bochsrc"].map(str::to_owned).into();
     if bochs.packaged {
@@ -45,8 +49,16 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
     Ok(Plan {
         program: bochs.program,
         args,
+        env: faults(&spec.faults),
         files,
     })
+}
+
+fn faults(words: &[String]) -> Vec<(&'static str, String)> {
+    if words.is_empty() {
+        return Vec::new();
+    }
+    vec![(bochs::FAULTS, words.join(","))]
 }
 
 /// Starts Bochs and waits until it has connected COM1.

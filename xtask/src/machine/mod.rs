@@ -73,6 +73,12 @@ pub(crate) struct Spec {
     pub(crate) firmware: Firmware,
     /// CPU model in the emulator's own words; `None` takes the one known to work.
     pub(crate) cpu_model: Option<String>,
+    /// Has a serial port.
+    pub(crate) serial_port: bool,
+    /// The packaged Bochs, whatever else is there.
+    pub(crate) packaged_bochs: bool,
+    /// What is broken in the machine, in the words of `setup/bochs/faults.h` (built Bochs).
+    pub(crate) faults: Vec<String>,
     /// Further arguments for the emulator's command line.
     pub(crate) extra_args: Vec<String>,
 }
@@ -88,6 +94,9 @@ impl Spec {
             pace: Pace::Fast,
             firmware: Firmware::Bios,
             cpu_model: None,
+            serial_port: true,
+            packaged_bochs: false,
+            faults: Vec::new(),
             extra_args: Vec::new(),
         }
     }
@@ -98,6 +107,8 @@ impl Spec {
 pub(crate) struct Plan {
     program: PathBuf,
     args: Vec<String>,
+    /// Environment variables to set.
+    env: Vec<(&'static str, String)>,
     /// Name and content of files to put into the run directory, where the emulator is started.
     files: Vec<(&'static str, String)>,
 }
@@ -242,6 +253,7 @@ fn spawn(plan: &Plan, stdio: Option<OwnedFd>) -> Result<(Child, TempDir)> {
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&plan.program)
         .args(&plan.args)
+        .envs(plan.env.iter().map(|(name, value)| (name, value)))
         .current_dir(dir.path())
         .stdin(stdin)
         .stdout(stdout)

@@ -27,6 +27,7 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
     Ok(Plan {
         program,
         args: arguments(spec, kvm, firmware.as_deref()),
+        env: Vec::new(),
         files: Vec::new(),
     })
 }
@@ -80,12 +81,12 @@ fn arguments(spec: &Spec, kvm: bool, ovmf: Option<&Path>) -> Vec<String> {
     add(&["-cpu", cpu]);
     add(&["-smp", &spec.cpus.to_string()]);
     add(&["-m", &spec.memory_mib.to_string()]);
-    add(&[
-        "-chardev",
-        "stdio,id=com1,signal=off",
-        "-serial",
-        "chardev:com1",
-    ]);
+    let serial = if spec.serial_port {
+        "chardev:com1"
+    } else {
+        "none"
+    };
+    add(&["-chardev", "stdio,id=com1,signal=off", "-serial", serial]);
     if let Some(code) = ovmf {
         let drive = format!("if=pflash,format=raw,readonly=on,file={}", quoted(code));
         add(&["-drive", &drive]);

@@ -123,9 +123,15 @@ impl Archive {
         bail!("apt-get download {package} left no package behind")
     }
 
-    /// Fetches `package` and all it depends on into `packages`, as for an empty machine, and
-    /// unpacks the lot below `root`. Nothing of it is installed.
-    pub(super) fn unpack_closure(&self, package: &str, packages: &Path, root: &Path) -> Result<()> {
+    /// Fetches the packages `wanted` and all they depend on into `packages`, as for an empty
+    /// machine, and unpacks those that are `needed` below `root`. Nothing is installed.
+    pub(super) fn unpack_closure(
+        &self,
+        wanted: &[&str],
+        packages: &Path,
+        root: &Path,
+        needed: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         for dir in [&packages.join("partial"), root] {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
@@ -138,11 +144,12 @@ impl Archive {
             .arg(format!("Dir::Cache::archives={}", packages.display()))
             .args(["-o", "Debug::NoLocking=1", "-q", "-y"])
             .args(["--no-install-recommends", "--download-only", "install"])
-            .arg(package);
+            .args(wanted);
         tool::run(&mut apt)?;
         for entry in fs::read_dir(packages)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(".deb") && needed(&name) {
                 tool::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(root))?;
             }
         }

@@ -54,6 +54,20 @@ pub(crate) fn ensure(ws: &Workspace) -> Result<()> {
     }
 }
 
+/// Makes sure that the packaged Bochs is there, which only tests need beside the built one.
+pub(crate) fn ensure_packaged_bochs(ws: &Workspace) -> Result<()> {
+    let cache = ws.cache();
+    if bochs::packaged(cache).is_some() {
+        return Ok(());
+    }
+    let codename = match debian(&fs::read_to_string("/etc/os-release").unwrap_or_default()) {
+        Ok(codename) => codename,
+        Err(system) => bail!("the packaged Bochs is Debian's; this machine runs {system}"),
+    };
+    let _lock = lock(&cache.join("setup.lock"))?;
+    bochs::install_packaged(cache, &archive::Archive::open(cache, &codename)?)
+}
+
 fn complete(ws: &Workspace) -> bool {
     survey(ws).iter().all(Need::met)
 }

@@ -70,13 +70,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     ),
 ];
 
-/// The emulator of the distribution, taken when Bochs 3.0 cannot be built.
-pub(crate) const PACKAGED_BOCHS: Package = package(
-    "bochs",
-    "/usr/bin/bochs-bin",
-    "emulates VT-x (slower than Bochs 3.0)",
-);
-
 impl Package {
     /// Whether its file is there.
     pub(crate) fn present(&self) -> bool {

@@ -64,7 +64,12 @@ pub(super) fn install(cache: &Path, archive: &Archive) -> Result<()> {
     tool::step("QEMU: fetching Debian's packages; nothing is installed on the machine");
     let work = super::work_dir(cache, "qemu")?;
     let ready = work.join("ready");
-    archive.unpack_closure(PACKAGE, &work.join("packages"), &ready.join("root"))?;
+    archive.unpack_closure(
+        &[PACKAGE],
+        &work.join("packages"),
+        &ready.join("root"),
+        |_| true,
+    )?;
     let launcher = ready.join(PROGRAM);
     fs::write(&launcher, LAUNCHER).context("cannot write QEMU's launcher")?;
     fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755))?;

@@ -1,6 +1,9 @@
 //! Bochs: 3.0 built from Debian's newer source package into the cache (three times as fast as the
 //! packaged 2.7, whose debugger is always on), else the packaged one.
 
+mod mends;
+mod packaged;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +12,14 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 use super::archive::Archive;
-use super::packages::{self, PACKAGED_BOCHS};
 use super::tool;
 
-/// Directory in the cache; a change of the options or the mend below takes a new name.
-const BUILT: &str = "bochs/3.0-3";
+pub(crate) use mends::FAULTS;
+
+/// Directory in the cache; a change of the options or of `mends` takes a new name.
+const BUILT: &str = "bochs/3.0-4";
 /// Why there is none, once building it has failed.
-const FAILED: &str = "bochs/3.0-3.failed";
+const FAILED: &str = "bochs/3.0-4.failed";
 
 /// No debugger (it costs most of the speed), all of VT-x, no display.
 const OPTIONS: &[&str] = &[
@@ -43,38 +47,6 @@ const OPTIONS: &[&str] = &[
     "--with-nogui",
 ];
 const FLAGS: &str = "-O3 -fomit-frame-pointer";
-
-/// A mistake of Bochs 3.0 that only shows with several CPUs. When an exception or a VM exit leaves
-/// the emulation of an instruction, the loop for one CPU notes the new instruction pointer before
-/// it goes on, and the function that the loop for several calls does not. A VM exit by an
-/// interrupt or the preemption timer in front of an exception handler's first instruction then
-/// saves the address of the instruction that faulted, with the handler's stack pointer.
-const MEND: Mend = Mend {
-    file: "cpu/cpu.cc",
-    after: "void BX_CPU_C::cpu_run_trace(void)\n{\n",
-    add: "  BX_CPU_THIS_PTR prev_rip = RIP;\n  BX_CPU_THIS_PTR speculative_rsp = false;\n\n",
-};
-
-/// Lines to add to a source file behind others, which it has once.
-struct Mend {
-    file: &'static str,
-    after: &'static str,
-    add: &'static str,
-}
-
-impl Mend {
-    fn apply(&self, tree: &Path) -> Result<()> {
-        let path = tree.join(self.file);
-        let source = fs::read_to_string(&path).context("the source is not what it was")?;
-        ensure!(
-            source.matches(self.after).count() == 1,
-            "{} is not what it was: the mend for several CPUs does not fit",
-            self.file
-        );
-        let both = [self.after, self.add].concat();
-        fs::write(&path, source.replace(self.after, &both)).context("cannot write to the cache")
-    }
-}
 
 /// A Bochs that can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +79,14 @@ pub(crate) fn find(cache: &Path) -> Option<Bochs> {
             packaged: false,
         });
     }
-    (failure(cache).is_some() && PACKAGED_BOCHS.present()).then(|| Bochs {
-        program: PathBuf::from(PACKAGED_BOCHS.file),
+    failure(cache).and_then(|_| packaged(cache))
+}
+
+/// The packaged one, if it is there.
+pub(crate) fn packaged(cache: &Path) -> Option<Bochs> {
+    let program = packaged::program(cache);
+    program.is_file().then_some(Bochs {
+        program,
         display: "rfb, options=\"timeout=0\"",
         packaged: true,
     })
@@ -125,7 +103,7 @@ pub(super) fn forget_failure(cache: &Path) {
     let _ = fs::remove_file(cache.join(FAILED));
 }
 
-/// Builds Bochs 3.0, or installs the packaged one if that fails.
+/// Builds Bochs 3.0, or takes the packaged one if that fails.
 pub(super) fn install(cache: &Path, archive: &Archive) -> Result<()> {
     tool::step("Bochs 3.0: emulates a CPU with VT-x on any machine; built once, about two minutes");
     let Err(error) = build(cache, archive) else {
@@ -135,10 +113,14 @@ pub(super) fn install(cache: &Path, archive: &Archive) -> Result<()> {
     tool::warn("taking the packaged Bochs; `cargo xtask setup --refresh` tries 3.0 again");
     fs::create_dir_all(cache.join("bochs"))?;
     fs::write(cache.join(FAILED), format!("{error:#}")).context("cannot write to the cache")?;
-    if PACKAGED_BOCHS.present() {
-        Ok(())
-    } else {
-        packages::install(&[PACKAGED_BOCHS])
+    install_packaged(cache, archive)
+}
+
+/// Fetches the packaged one, unless it is there.
+pub(super) fn install_packaged(cache: &Path, archive: &Archive) -> Result<()> {
+    match packaged(cache) {
+        Some(_) => Ok(()),
+        None => packaged::install(cache, archive),
     }
 }
 
@@ -156,7 +138,7 @@ fn build(cache: &Path, archive: &Archive) -> Result<()> {
         .arg("-C")
         .arg(&tree);
     tool::run(&mut tar)?;
-    MEND.apply(&tree)?;
+    mends::apply(&tree)?;
 
     let log_path = cache.join("bochs-build.log");
     let mut log = File::create(&log_path).context("cannot write to the cache")?;
