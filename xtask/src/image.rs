@@ -115,7 +115,7 @@ pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     let bytes = fs::read(&archive).context("cannot read the boot archive")?;
     let machine = MachineSize::of(Archive::parse(&bytes)?.config());
     let iso_path = out.join("tessera.iso");
-    iso(&hypervisor, Some(&archive), &iso_path)?;
+    iso(&hypervisor, Some(&archive), &Extras::default(), &iso_path)?;
     Ok(Image {
         hypervisor,
         debug,
@@ -132,6 +132,19 @@ pub(crate) struct Contents<'a> {
     pub(crate) commands: &'a str,
     /// Files in `/boot`, by name. The first tells the volume from others.
     pub(crate) files: &'a [(&'a str, &'a Path)],
+    /// Modules that the commands need on BIOS, beside the usual ones.
+    pub(crate) modules: &'a [&'a str],
+}
+
+/// What GRUB does beside loading the hypervisor's two files; nothing in an image for users.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Extras<'a> {
+    /// The hypervisor's command line.
+    pub(crate) cmdline: &'a str,
+    /// Commands before anything is loaded, each on its line.
+    pub(crate) commands: &'a str,
+    /// As in [`Contents`].
+    pub(crate) modules: &'a [&'a str],
 }
 
 impl Contents<'_> {
@@ -164,8 +177,19 @@ const EPOCH: &str = "1767225600";
 const DATE: &str = "2026010100000000";
 
 /// Makes the ISO `out` from the hypervisor and a boot archive; the tests use one without archive.
-pub(crate) fn iso(hypervisor: &Path, archive: Option<&Path>, out: &Path) -> Result<()> {
-    let mut commands = "    multiboot2 /boot/tessera\n".to_owned();
+pub(crate) fn iso(
+    hypervisor: &Path,
+    archive: Option<&Path>,
+    extras: &Extras<'_>,
+    out: &Path,
+) -> Result<()> {
+    let Extras {
+        cmdline,
+        commands,
+        modules,
+    } = extras;
+    let blank = if cmdline.is_empty() { "" } else { " " };
+    let mut commands = format!("{commands}    multiboot2 /boot/tessera{blank}{cmdline}\n");
     let mut files = vec![("tessera", hypervisor)];
     if let Some(archive) = archive {
         commands.push_str("    module2 /boot/system.tsa\n");
@@ -174,6 +198,7 @@ pub(crate) fn iso(hypervisor: &Path, archive: Option<&Path>, out: &Path) -> Resu
     let contents = Contents {
         commands: &commands,
         files: &files,
+        modules,
     };
     write(&contents, out)
 }
@@ -197,7 +222,7 @@ pub(crate) fn write(contents: &Contents<'_>, out: &Path) -> Result<()> {
     fs::write(&early, contents.early())?;
     loader(
         "i386-pc-eltorito",
-        &["biosdisk"],
+        &[&["biosdisk"], contents.modules].concat(),
         &early,
         &grub.join("bios.img"),
     )?;
@@ -297,7 +322,7 @@ fn execute(command: &mut Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Contents, MachineSize, iso};
+    use super::{Contents, Extras, MachineSize, iso};
     use ::system::config::{Config, DomainConfig, FileId, HostConfig, OnReboot};
     use std::fs;
     use std::path::Path;
@@ -312,7 +337,7 @@ mod tests {
         fs::write(&file, "content").unwrap();
         let make = |name| {
             let out = dir.path().join(name);
-            iso(&file, Some(&file), &out).unwrap();
+            iso(&file, Some(&file), &Extras::default(), &out).unwrap();
             fs::read(out).unwrap()
         };
         assert!(make("one.iso") == make("two.iso"));
@@ -363,6 +388,7 @@ mod tests {
         let contents = Contents {
             commands: "    multiboot2 /boot/tessera\n",
             files: &[("tessera", Path::new("/x"))],
+            modules: &[],
         };
         let text = contents.menu();
         assert!(text.starts_with("set timeout=0\n"), "{text}");

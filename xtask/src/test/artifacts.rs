@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::build::Built;
+use crate::image::Extras;
 use crate::workspace::Workspace;
 use crate::{build, image, system};
 
@@ -87,8 +88,18 @@ impl Artifacts {
 
     /// Makes an ISO of the hypervisor and an archive.
     pub(crate) fn iso_of(&self, name: &str, archive: &Path) -> Result<PathBuf> {
+        self.iso_with(name, Some(archive), &Extras::default())
+    }
+
+    /// Makes an ISO of the hypervisor, perhaps an archive, and something more for GRUB.
+    pub(crate) fn iso_with(
+        &self,
+        name: &str,
+        archive: Option<&Path>,
+        extras: &Extras<'_>,
+    ) -> Result<PathBuf> {
         let iso = self.file(name, "iso");
-        image::iso(self.hypervisor(), Some(archive), &iso)?;
+        image::iso(self.hypervisor(), archive, extras, &iso)?;
         Ok(iso)
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    const fn new(program: &'static str) -> Self {
+    pub(super) const fn new(program: &'static str) -> Self {
         Self {
             name: program,
             program,
@@ -109,7 +109,7 @@ fn boot(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<Transcript> {
 }
 
 /// Checks the verdict of each guest and gathers all failures.
-fn verdicts(said: &Transcript, shown: &str, guests: &[Guest]) -> Result<()> {
+pub(super) fn verdicts(said: &Transcript, shown: &str, guests: &[Guest]) -> Result<()> {
     let failures: Vec<String> = guests
         .iter()
         .filter_map(|guest| verdict(said, shown, guest.name).err())

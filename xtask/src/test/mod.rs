@@ -9,6 +9,7 @@ mod bad_input;
 mod gdb;
 mod host;
 mod linux;
+mod masks;
 mod micro;
 mod nested;
 mod refusal;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Run only tests whose name contains this
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Seed of what tests choose at random
+    #[arg(long, default_value_t = masks::SEED, value_name = "N")]
+    seed: u64,
     /// Show the tests and run none
     #[arg(long)]
     list: bool,
@@ -64,6 +68,8 @@ pub(crate) enum Tier {
     Bochs,
     /// QEMU with KVM in a Debian system in Bochs: one boot for all of them
     Nested,
+    /// Any subset of VT-x on every CPU model: takes an hour and runs only when it is asked for
+    Matrix,
 }
 
 /// One test.
@@ -84,6 +90,8 @@ pub(crate) struct Scenario {
 pub(crate) struct Case<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) artifacts: &'a Artifacts,
+    /// Where random choices start.
+    pub(crate) seed: u64,
     /// The outer system that the tests of the tier [`Tier::Nested`] share, once one has booted it.
     pub(crate) outer: &'a RefCell<Option<Outer>>,
 }
@@ -96,8 +104,10 @@ fn all() -> Vec<Scenario> {
         refusal::SCENARIOS,
         gdb::SCENARIOS,
         linux::SCENARIOS,
+        masks::SAMPLE,
         micro::SCENARIOS,
         nested::SCENARIOS,
+        &masks::WHOLE,
     ]
     .concat()
 }
@@ -108,7 +118,8 @@ impl Args {
         let asked =
             self.tier.contains(&scenario.tier) || self.nested && scenario.tier == Tier::Nested;
         if self.tier.is_empty() && !self.nested {
-            named || self.only.is_empty() && nested::by_default(scenario)
+            let by_default = nested::by_default(scenario) && scenario.tier != Tier::Matrix;
+            named || self.only.is_empty() && by_default
         } else {
             asked && (named || self.only.is_empty())
         }
@@ -137,7 +148,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     if chosen.iter().any(|scenario| scenario.tier != Tier::Host) {
         setup::ensure(ws)?;
     }
-    let tally = runner::run(ws, &chosen, args.jobs.into())?;
+    let tally = runner::run(ws, &chosen, args.jobs.into(), args.seed)?;
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 {
         ExitCode::SUCCESS
@@ -156,6 +167,7 @@ mod tests {
             tier: tier.to_vec(),
             only: only.iter().map(|&part| part.to_owned()).collect(),
             nested: false,
+            seed: 1,
             list: false,
             jobs: 1,
         }
@@ -176,7 +188,9 @@ mod tests {
     #[test]
     fn selection_is_by_tier_and_name() {
         let count = |args: &Args| all().iter().filter(|s| args.selects(s)).count();
-        assert_eq!(count(&args(&[], &[])), all().len());
+        let matrix = count(&args(&[Tier::Matrix], &[]));
+        assert!(matrix > 20);
+        assert_eq!(count(&args(&[], &[])), all().len() - matrix);
         assert_eq!(count(&args(&[Tier::Host], &[])), 1);
         assert_eq!(count(&args(&[Tier::Host], &["linux"])), 0);
         assert!(count(&args(&[], &["linux"])) >= 4);

@@ -36,7 +36,12 @@ impl Tally {
 }
 
 /// Runs the host tier, then all others `jobs` at a time.
-pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize) -> Result<Tally> {
+pub(super) fn run(
+    ws: &Workspace,
+    chosen: &[Scenario],
+    jobs: usize,
+    seed: u64,
+) -> Result<Tally> {
     let mut tally = Tally::default();
     let (on_host, on_machines): (Vec<Scenario>, Vec<Scenario>) = chosen
         .iter()
@@ -63,7 +68,7 @@ pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize) -> Result<Ta
     }
     eprintln!("Building the hypervisor and the micro-guests (the first time takes minutes)");
     match Artifacts::build(ws) {
-        Ok(artifacts) => side_by_side(&artifacts, &on_machines, jobs, &mut tally),
+        Ok(artifacts) => side_by_side(&artifacts, &on_machines, (jobs, seed), &mut tally),
         Err(error) => {
             println!(
                 "build FAILED: {error:#}; {} tests cannot run",
@@ -75,7 +80,12 @@ pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize) -> Result<Ta
     Ok(tally)
 }
 
-fn side_by_side(artifacts: &Artifacts, scenarios: &[Scenario], jobs: usize, tally: &mut Tally) {
+fn side_by_side(
+    artifacts: &Artifacts,
+    scenarios: &[Scenario],
+    (jobs, seed): (usize, u64),
+    tally: &mut Tally,
+) {
     let queue: Mutex<VecDeque<Vec<&Scenario>>> = Mutex::new(groups(scenarios));
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
@@ -86,7 +96,7 @@ fn side_by_side(artifacts: &Artifacts, scenarios: &[Scenario], jobs: usize, tall
                 while let Some(group) = next() {
                     let outer = RefCell::new(None);
                     for scenario in group {
-                        let passed = one(artifacts, scenario, &outer);
+                        let passed = one(artifacts, scenario, seed, &outer);
                         shared.lock().unwrap_or_else(|e| e.into_inner()).add(passed);
                     }
                 }
@@ -106,7 +116,12 @@ fn groups(scenarios: &[Scenario]) -> VecDeque<Vec<&Scenario>> {
     nested.into_iter().chain(alone).collect()
 }
 
-fn one(artifacts: &Artifacts, scenario: &Scenario, outer: &RefCell<Option<Outer>>) -> bool {
+fn one(
+    artifacts: &Artifacts,
+    scenario: &Scenario,
+    seed: u64,
+    outer: &RefCell<Option<Outer>>,
+) -> bool {
     let begun = Instant::now();
     // What an earlier run left would be taken for this one's.
     let log = artifacts.log(scenario.name);
@@ -114,6 +129,7 @@ fn one(artifacts: &Artifacts, scenario: &Scenario, outer: &RefCell<Option<Outer>
     let case = Case {
         scenario,
         artifacts,
+        seed,
         outer,
     };
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&case)))

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 
 use super::tree::Instance;
 use super::verdict::{Outcome, Verdict, judge};
+use crate::image::Extras;
 use crate::machine::{Boot, Kind, Spec};
 use crate::test::{Ended, Script, Transcript};
 use crate::workspace::Workspace;
@@ -136,7 +137,7 @@ impl Runner<'_> {
         fs::write(&config, description(tests, self.memory_mib))
             .with_context(|| format!("cannot write {}", config.display()))?;
         system::pack(&config, &[], &archive)?;
-        image::iso(self.hypervisor, Some(&archive), &iso)?;
+        image::iso(self.hypervisor, Some(&archive), &Extras::default(), &iso)?;
         let count = u32::try_from(tests.len()).unwrap_or(u32::MAX);
         let spec = Spec {
             memory_mib: self
