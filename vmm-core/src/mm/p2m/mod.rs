@@ -469,8 +469,9 @@ impl P2m {
     /// Lets go of up to `pages` pages of a domain that runs nowhere any more and never will;
     /// true when none is left. Dropping the value does the rest.
     pub fn release(&mut self, pages: usize) -> bool {
+        let mut from = Gfn::new(0);
         for _ in 0..pages {
-            let Some(leaf) = self.ept.next(Gfn::new(0)) else {
+            let Some(leaf) = self.ept.next(from) else {
                 return true;
             };
             // A whole leaf needs no memory to unmap.
@@ -479,6 +480,8 @@ impl P2m {
             };
             flush.done(&self.tables);
             frames().free(leaf.mfn, leaf.size.order());
+            // Not from the beginning again: that would pass every slot emptied so far.
+            from = leaf.gfn;
         }
         self.ept.next(Gfn::new(0)).is_none()
     }
