@@ -7,6 +7,7 @@
 
 mod bochs;
 mod choose;
+mod host;
 mod qemu;
 
 use std::fs::{self, File};
@@ -22,7 +23,8 @@ use tempfile::TempDir;
 
 use crate::workspace::Workspace;
 
-pub(crate) use choose::{Host, Kind, choose};
+pub(crate) use choose::{Kind, choose};
+pub(crate) use host::Host;
 
 /// What the machine boots from.
 #[derive(Debug, Clone)]

@@ -72,7 +72,11 @@ fn arguments(spec: &Spec, kvm: bool, ovmf: Option<&Path>) -> Vec<String> {
     add(&["-nodefaults", "-no-user-config", "-display", "none"]);
     add(&[
         "-machine",
-        if kvm { "pc,accel=kvm" } else { "pc,accel=tcg" },
+        if kvm {
+            "q35,accel=kvm"
+        } else {
+            "q35,accel=tcg"
+        },
     ]);
     let cpu = spec
         .cpu_model
@@ -135,9 +139,11 @@ mod tests {
         let line = arguments(&Spec::new(Kind::Qemu, boot), true, Some(Path::new("/f"))).join(" ");
         assert!(line.contains("-kernel /x/tessera -initrd /x/a"), "{line}");
         assert!(
-            line.contains("accel=kvm") && line.contains("if=pflash"),
+            line.contains("q35,accel=kvm") && line.contains("if=pflash"),
             "{line}"
         );
+        assert!(line.contains("-smp 1 -m 1024"), "{line}");
+        assert!(line.contains("-serial chardev:com1"), "{line}");
     }
 
     #[test]

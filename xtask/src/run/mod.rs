@@ -50,7 +50,8 @@ pub(crate) struct Args {
 pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     setup::ensure(ws)?;
     let image = image::make(ws, args.config.as_deref())?;
-    let (kind, reason) = machine::choose(&Host::probe(), args.machine);
+    let host = Host::probe();
+    let (kind, reason) = machine::choose(&host, args.machine);
     let boot = if kind == Kind::Bochs || args.uefi {
         Boot::Iso(image.iso)
     } else {
@@ -72,9 +73,10 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
         ..Spec::new(kind, boot)
     };
     if args.dry_run {
-        show(ws, &spec)?;
+        show(ws, &spec, &host)?;
         return Ok(ExitCode::SUCCESS);
     }
+    warn(&spec, &host);
     eprintln!(
         "Machine: {} ({reason}). Ctrl-] h: help, Ctrl-] q: power off, Ctrl-] x: kill.",
         kind.name()
@@ -86,12 +88,33 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     verdict.map(|()| ExitCode::SUCCESS)
 }
 
-/// Says what would be started.
-fn show(ws: &Workspace, spec: &Spec) -> Result<()> {
+/// Says what will go wrong with this machine, if that is known.
+fn warn(spec: &Spec, host: &Host) {
+    if spec.kind == Kind::Qemu
+        && let Err(reason) = host.nested_vtx()
+    {
+        eprintln!("Warning: QEMU has no VT-x here, so no guest will run: {reason}");
+    }
+}
+
+/// Says what would be started, and for QEMU what of this host has to be right.
+fn show(ws: &Workspace, spec: &Spec, host: &Host) -> Result<()> {
     let plan = machine::plan(ws, spec)?;
     println!("{}", plan.command_line());
     for (name, text) in plan.files() {
         println!("\n{name}:\n{}", text.trim_end());
+    }
+    if spec.kind == Kind::Qemu {
+        println!("\nthis host:");
+        for check in host.checks() {
+            match check.remedy {
+                None => println!("ok       {} {}", check.what, check.found),
+                Some(remedy) => println!(
+                    "MISSING  {} {}\n         remedy: {remedy}",
+                    check.what, check.found
+                ),
+            }
+        }
     }
     Ok(())
 }
