@@ -13,8 +13,8 @@ use spin::mutex::SpinMutex;
 
 use super::serial;
 
-/// The longest line; the rest of a longer one is cut off.
-const LINE: usize = 320;
+/// The longest line; the rest of a longer one is cut off. The names of all VMX features fit.
+const LINE: usize = 1024;
 /// Bytes of log kept in memory.
 const RING_SIZE: usize = 64 * 1024;
 
