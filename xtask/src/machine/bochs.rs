@@ -121,9 +121,16 @@ fn configuration(spec: &Spec, iso: &Path, serial: &str, bochs: &Bochs) -> String
         iso.display()
     ));
     line(format_args!("boot: cdrom"));
+    // Without a port at COM1's place the connection still tells that the machine is on.
+    let (port, absent) = if spec.serial_port {
+        ("com1", "com2")
+    } else {
+        ("com2", "com1")
+    };
     line(format_args!(
-        "com1: enabled=1, mode=socket-client, dev={serial}"
+        "{port}: enabled=1, mode=socket-client, dev={serial}"
     ));
+    line(format_args!("{absent}: enabled=0"));
     line(format_args!("pci: enabled=1, chipset=i440fx"));
     let sync = match spec.pace {
         Pace::Fast => "none",

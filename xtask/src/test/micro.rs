@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::transcript::Transcript;
 use super::{Artifacts, Case, Scenario, Script, Tier};
 use crate::machine::{Boot, Kind, Spec};
+use crate::setup;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -23,6 +24,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         about: "two vCPUs on two CPUs: start-up, IPIs, FPU state beside each other",
         limit: Duration::from_secs(180),
         run: two_cpus,
+    },
+    Scenario {
+        name: "matrix-27-smp",
+        tier: Tier::Matrix,
+        about: "the same on the packaged Bochs 2.7",
+        limit: Duration::from_secs(600),
+        run: two_cpus_packaged,
     },
     Scenario {
         name: "guests-time",
@@ -98,14 +106,17 @@ pub(super) fn description(artifacts: &Artifacts, guests: &[Guest]) -> String {
 }
 
 fn boot(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<Transcript> {
+    Script::for_case(case, &machine(case, cpus, guests)?)?.finish()
+}
+
+fn machine(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<Spec> {
     let toml = description(case.artifacts, guests);
     let iso = case.artifacts.iso(case.scenario.name, &toml)?;
-    let spec = Spec {
+    Ok(Spec {
         cpus,
         memory_mib: 512,
         ..Spec::new(Kind::Bochs, Boot::Iso(iso))
-    };
-    Script::for_case(case, &spec)?.finish()
+    })
 }
 
 /// Checks the verdict of each guest and gathers all failures.
@@ -132,9 +143,12 @@ fn verdict(said: &Transcript, shown: &str, name: &str) -> Result<()> {
 
 /// Checks that all guests passed, powered off by themselves and the run ended well.
 fn all_pass(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<()> {
-    let said = boot(case, cpus, guests)?;
+    passed(&boot(case, cpus, guests)?, guests)
+}
+
+fn passed(said: &Transcript, guests: &[Guest]) -> Result<()> {
     let shown = guests.first().map_or("", |guest| guest.name);
-    verdicts(&said, shown, guests)?;
+    verdicts(said, shown, guests)?;
     for guest in guests {
         said.line_with(&[guest.name, "shut down: poweroff"])?;
     }
@@ -166,12 +180,19 @@ fn together(case: &Case<'_>) -> Result<()> {
     all_pass(case, 1, &guests)
 }
 
+const SMP: [Guest; 3] = [Guest::smp("ipi"), Guest::smp("vcpu_up"), Guest::smp("fpu")];
+
 fn two_cpus(case: &Case<'_>) -> Result<()> {
-    all_pass(
-        case,
-        2,
-        &[Guest::smp("ipi"), Guest::smp("vcpu_up"), Guest::smp("fpu")],
-    )
+    all_pass(case, 2, &SMP)
+}
+
+fn two_cpus_packaged(case: &Case<'_>) -> Result<()> {
+    setup::ensure_packaged_bochs(case.artifacts.workspace())?;
+    let spec = Spec {
+        packaged_bochs: true,
+        ..machine(case, 2, &SMP)?
+    };
+    passed(&Script::for_case(case, &spec)?.finish()?, &SMP)
 }
 
 fn crowded(case: &Case<'_>) -> Result<()> {

@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod bad_input;
+mod broken;
 mod gdb;
 mod host;
 mod linux;
@@ -102,6 +103,7 @@ fn all() -> Vec<Scenario> {
         host::SCENARIOS,
         bad_input::SCENARIOS,
         refusal::SCENARIOS,
+        broken::SCENARIOS,
         gdb::SCENARIOS,
         linux::SCENARIOS,
         masks::SAMPLE,

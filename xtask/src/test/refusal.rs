@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::micro::{self, Guest};
-use super::{Case, Scenario, Script, Tier};
+use super::{Case, Scenario, Script, Tier, Transcript};
+use crate::image::Extras;
 use crate::machine::{Boot, Firmware, Kind, Spec};
 use crate::run::watch::End;
 
@@ -40,6 +41,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: no_ept,
     },
     Scenario {
+        name: "unknown-mask",
+        tier: Tier::Bochs,
+        about: "vmx.mask= with a name that does not exist: the known ones are listed",
+        limit: Duration::from_secs(90),
+        run: unknown_mask,
+    },
+    Scenario {
         name: "corrupt-archive",
         tier: Tier::Bochs,
         about: "a boot archive with one byte changed is refused by its checksum",
@@ -62,7 +70,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn hello(case: &Case<'_>) -> String {
+pub(super) fn hello(case: &Case<'_>) -> String {
     micro::description(case.artifacts, &[HELLO])
 }
 
@@ -74,11 +82,17 @@ const HELLO: Guest = Guest {
 };
 
 /// Boots and checks that the run ends by power-off after an error line with all of `words`.
-fn refused(case: &Case<'_>, spec: &Spec, words: &[&str]) -> Result<()> {
-    refused_with(case, spec, words, &End::PowerOff)
+pub(super) fn refused(case: &Case<'_>, spec: &Spec, words: &[&str]) -> Result<()> {
+    refused_with(case, spec, words, &End::PowerOff).map(drop)
 }
 
-fn refused_with(case: &Case<'_>, spec: &Spec, words: &[&str], end: &End) -> Result<()> {
+/// The same with another end; gives all that was said.
+pub(super) fn refused_with(
+    case: &Case<'_>,
+    spec: &Spec,
+    words: &[&str],
+    end: &End,
+) -> Result<Transcript> {
     let said = Script::for_case(case, spec)?.finish()?;
     said.without_panic()?;
     let mut wanted = vec!["error: "];
@@ -98,12 +112,12 @@ fn refused_with(case: &Case<'_>, spec: &Spec, words: &[&str], end: &End) -> Resu
             last.reason
         );
     }
-    Ok(())
+    Ok(said)
 }
 
-const NO_VTX: &[&str] = &["Tessera needs Intel VT-x", "this CPU reports no VMX"];
+pub(super) const NO_VTX: &[&str] = &["Tessera needs Intel VT-x", "this CPU reports no VMX"];
 
-fn without_vtx(boot: Boot, firmware: Firmware) -> Spec {
+pub(super) fn without_vtx(boot: Boot, firmware: Firmware) -> Spec {
     // A model by name: what the host could do does not matter.
     let cpu_model = Some("Skylake-Client,-vmx".to_owned());
     Spec {
@@ -152,6 +166,22 @@ fn no_ept(case: &Case<'_>) -> Result<()> {
     Ok(())
 }
 
+fn unknown_mask(case: &Case<'_>) -> Result<()> {
+    let name = case.scenario.name;
+    let archive = case.artifacts.archive(name, &hello(case))?;
+    let extras = Extras {
+        cmdline: "vmx.mask=vpid,ept-3g",
+        ..Extras::default()
+    };
+    let iso = case.artifacts.iso_with(name, Some(&archive), &extras)?;
+    let words = &[
+        "vmx.mask: unknown VMX feature \"ept-3g\"",
+        "known: ",
+        "ept-1g",
+    ];
+    refused(case, &Spec::new(Kind::Bochs, Boot::Iso(iso)), words)
+}
+
 /// Boots an archive that `spoil` changed.
 fn spoiled(case: &Case<'_>, spoil: fn(&mut Vec<u8>), words: &[&str], end: &End) -> Result<()> {
     let name = case.scenario.name;
@@ -160,7 +190,7 @@ fn spoiled(case: &Case<'_>, spoil: fn(&mut Vec<u8>), words: &[&str], end: &End) 
     spoil(&mut bytes);
     fs::write(&archive, bytes).with_context(|| format!("writing {}", archive.display()))?;
     let iso = case.artifacts.iso_of(name, &archive)?;
-    refused_with(case, &Spec::new(Kind::Bochs, Boot::Iso(iso)), words, end)
+    refused_with(case, &Spec::new(Kind::Bochs, Boot::Iso(iso)), words, end).map(drop)
 }
 
 fn corrupt_archive(case: &Case<'_>) -> Result<()> {

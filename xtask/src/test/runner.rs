@@ -36,12 +36,7 @@ impl Tally {
 }
 
 /// Runs the host tier, then all others `jobs` at a time.
-pub(super) fn run(
-    ws: &Workspace,
-    chosen: &[Scenario],
-    jobs: usize,
-    seed: u64,
-) -> Result<Tally> {
+pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize, seed: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let (on_host, on_machines): (Vec<Scenario>, Vec<Scenario>) = chosen
         .iter()

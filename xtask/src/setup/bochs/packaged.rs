@@ -2,7 +2,8 @@
 //! second opinion for the tests.
 //!
 //! Its program is linked with a desktop's libraries, of which it uses none here; they are
-//! unpacked with it and installed nowhere.
+//! unpacked with it and installed nowhere. Built for its debugger, it runs several CPUs by another
+//! loop than the built one, without the mistake that `mends` mends there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
