@@ -323,6 +323,7 @@ fn execute(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{Contents, Extras, MachineSize, iso};
+    use ::system::Quotas;
     use ::system::config::{Config, DomainConfig, FileId, HostConfig, OnReboot};
     use std::fs;
     use std::path::Path;
@@ -351,6 +352,7 @@ mod tests {
             initrd: None,
             cmdline: String::new(),
             memory_pages: pages,
+            quotas: Quotas::usual(1, pages),
             vcpus: 1,
             affinity,
             on_reboot: OnReboot::Restart,

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+use system::Quotas;
 use system::config::{Config, FileId, HostConfig, OnReboot};
 use system::kernel::compress_lz4;
 use system::synthetic::{Elf, LOAD, bzimage};
@@ -68,6 +69,7 @@ fn config(memory_pages: u64, initrd: bool) -> Config {
         initrd: initrd.then_some(FileId(1)),
         cmdline: "console=hvc0 root=/dev/ram0".into(),
         memory_pages,
+        quotas: Quotas::usual(1, memory_pages),
         vcpus: 2,
         affinity: None,
         on_reboot: OnReboot::Stop,

@@ -32,8 +32,6 @@ use crate::store::{self, DomainStore};
 use crate::time::{self, Clock, Scale, Tsc};
 use crate::vcpu::{Context, InitialState, Vcpu, VcpuInfo};
 
-/// Event channel ports that a domain may open (as Xen's toolstack gives it).
-const PORT_LIMIT: u32 = 1023;
 /// Frames that a domain costs besides its RAM: tables, shared pages, vCPUs; a rough upper bound
 /// used to refuse early.
 const OVERHEAD_FRAMES: u64 = 64;
@@ -126,7 +124,7 @@ pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
     check_memory(config)?;
     let id = next_id().ok_or(CreateError::NoId)?;
     let mut stats = BuildStats::start();
-    let mut p2m = P2m::new(id, limits(machine))?;
+    let mut p2m = P2m::new(id, limits(machine, config))?;
     let (entry, parts) = assemble(machine, config_index, id, &mut p2m, &mut stats)?;
     let domain = finish(machine, config_index, id, p2m, parts)?;
     stats.report(&domain.name, &entry);
@@ -135,13 +133,14 @@ pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
     Ok(domain)
 }
 
-/// What this machine's page tables can do.
-fn limits(machine: &Machine) -> Limits {
+/// What this machine's page tables can do, and how large the domain's may grow.
+fn limits(machine: &Machine, config: &DomainConfig) -> Limits {
     let features = machine.controls.features;
     Limits {
         address_bits: u32::from(machine.phys_bits),
         large: features.contains(Features::EPT_2M),
         giant: features.contains(Features::EPT_1G),
+        table_frames: config.quotas.table_frames,
     }
 }
 
@@ -257,7 +256,7 @@ fn finish(
         grants,
         homes,
     } = parts;
-    let mut evtchn = EvtchnTable::new(PORT_LIMIT, config.vcpus, shared_info.clone());
+    let mut evtchn = EvtchnTable::new(config.quotas.event_ports, config.vcpus, shared_info.clone());
     let store_port = evtchn.open_service(Service::Store)?;
     let console_port = evtchn.open_service(Service::Console)?;
     let clock = clock(machine);
@@ -280,7 +279,8 @@ fn finish(
         id,
         name: config.name.clone(),
         config_index,
-        max_pages: p2m.ram_pages(),
+        // The page of the ACPI tables comes on top.
+        max_pages: config.quotas.max_memory_pages.saturating_add(1),
         memory_map: MemoryMap::new(config.memory_pages),
         clock,
         msrs,

@@ -23,6 +23,7 @@ use crate::builder::memmap::MemoryMap;
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Peer, Wake};
 use crate::grant::GrantTable;
+use crate::mm::frame::frames;
 use crate::mm::p2m::{Flush, P2m};
 use crate::mm::page::PageRef;
 use crate::percpu::{self, MAX_CPUS, cpus};
@@ -100,6 +101,12 @@ impl Domain {
     #[must_use]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
         self.vcpus.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// Pages of memory it has: what it sees, and what it has given up that others still hold.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        frames().owned_by(self.id).memory
     }
 
     /// Tells a vCPU that its `evtchn_upcall_pending` was just set.

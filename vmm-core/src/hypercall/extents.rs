@@ -9,6 +9,7 @@ use abi::memory::{CMD_BITS, CompatReservation, DOMU_MAX_ORDER, Reservation};
 use abi::{Errno, Gfn};
 
 use super::{Args, Ctx, HypercallOutcome};
+use crate::domain::Domain;
 use crate::mm::guest_mem::GuestMemory;
 use crate::mm::p2m::{Backing, Flush, P2m, PageKind};
 
@@ -71,7 +72,7 @@ fn batch(ctx: &Ctx<'_, '_>, change: Change, list: &Reservation, start: u64) -> P
         let extent = extent(ctx, &p2m, list.extent_start, done);
         let changed = extent.and_then(|gfn| match change {
             Change::Decrease => decrease(&mut p2m, gfn, frames, &mut duties),
-            Change::Populate => populate(&mut p2m, gfn, frames, domain.max_pages),
+            Change::Populate => populate(&mut p2m, gfn, frames, domain),
         });
         if changed.is_err() {
             failed = true;
@@ -111,9 +112,9 @@ fn decrease(p2m: &mut P2m, first: Gfn, frames: u64, duties: &mut Duties) -> Resu
     Ok(())
 }
 
-fn populate(p2m: &mut P2m, gfn: Gfn, frames: u64, max_pages: u64) -> Result<(), Errno> {
-    let after = p2m.ram_pages().checked_add(frames).ok_or(Errno::Enomem)?;
-    if after > max_pages {
+fn populate(p2m: &mut P2m, gfn: Gfn, frames: u64, domain: &Domain) -> Result<(), Errno> {
+    let after = domain.memory().checked_add(frames).ok_or(Errno::Enomem)?;
+    if after > domain.max_pages {
         return Err(Errno::Enomem);
     }
     p2m.populate(gfn, frames, Backing::Now)

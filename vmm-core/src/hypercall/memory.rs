@@ -21,7 +21,7 @@ pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
         POPULATE_PHYSMAP => extents::change(ctx, extents::Change::Populate, args),
         // The end of the guest's own memory: how much the machine has is not its concern.
         MAXIMUM_RAM_PAGE => Ok(highest_gfn(ctx)).into(),
-        CURRENT_RESERVATION => query(ctx, arg, |ctx| ctx.domain().p2m.read().ram_pages()).into(),
+        CURRENT_RESERVATION => query(ctx, arg, |ctx| ctx.domain().memory()).into(),
         MAXIMUM_RESERVATION => query(ctx, arg, |ctx| ctx.domain().max_pages).into(),
         MAXIMUM_GPFN => query(ctx, arg, highest_gfn).into(),
         ADD_TO_PHYSMAP => physmap::add(ctx, arg).into(),

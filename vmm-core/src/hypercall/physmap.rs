@@ -119,6 +119,7 @@ mod tests {
             address_bits: 39,
             large: true,
             giant: false,
+            table_frames: u32::MAX,
         };
         let mut p2m = P2m::new(DomId(1), limits).unwrap();
         p2m.populate(Gfn::new(0), 16, Backing::Now).unwrap();

@@ -9,6 +9,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+use crate::quotas::{QuotaError, Quotas};
+
 /// The most vCPUs one domain can have: xAPIC identifiers are twice the vCPU's number and end at 254.
 pub const MAX_VCPUS: u32 = 128;
 /// Physical CPUs are numbered below this.
@@ -113,12 +115,14 @@ pub struct DomainConfig {
     pub initrd: Option<FileId>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// RAM, in pages of 4 KiB.
+    /// RAM at the start, in pages of 4 KiB.
     pub memory_pages: u64,
     /// The number of virtual CPUs.
     pub vcpus: u32,
     /// The physical CPUs that the vCPUs may run on; all of them when absent.
     pub affinity: Option<Vec<u32>>,
+    /// How much the domain may make the hypervisor set aside for it.
+    pub quotas: Quotas,
     /// What follows when the guest asks for a reboot.
     pub on_reboot: OnReboot,
 }
@@ -147,6 +151,13 @@ pub enum ConfigError {
         domain: String,
         /// What it asks for.
         pages: u64,
+    },
+    /// A limit of what is set aside for a domain.
+    Quota {
+        /// The domain.
+        domain: String,
+        /// The mistake.
+        error: QuotaError,
     },
     /// The list of physical CPUs is empty or names one at or beyond [`MAX_PCPUS`].
     Affinity {
@@ -217,6 +228,12 @@ impl DomainConfig {
                 pages: self.memory_pages,
             });
         }
+        if let Err(error) = self.quotas.check(self.vcpus, self.memory_pages) {
+            return Err(ConfigError::Quota {
+                domain: domain(),
+                error,
+            });
+        }
         if let Some(pcpus) = &self.affinity {
             let beyond = pcpus.iter().copied().find(|&pcpu| pcpu >= MAX_PCPUS);
             if pcpus.is_empty() || beyond.is_some() {
@@ -281,6 +298,7 @@ impl fmt::Display for ConfigError {
                 "domain `{domain}` has {pages} pages of memory: \
                  give it {MIN_MEMORY_PAGES} to {MAX_MEMORY_PAGES} (1 MiB to 1 TiB)"
             ),
+            Self::Quota { domain, error } => write!(f, "domain `{domain}` {error}"),
             Self::Affinity { domain, pcpu: None } => write!(
                 f,
                 "domain `{domain}` may run on no CPU: name one in `affinity`, or leave it out"
@@ -324,6 +342,7 @@ mod tests {
             memory_pages: 65536,
             vcpus: 2,
             affinity: Some(vec![0, 1]),
+            quotas: Quotas::usual(2, 65536),
             on_reboot: OnReboot::Restart,
         }
     }
@@ -376,6 +395,19 @@ mod tests {
         assert_eq!(
             text(|d| d.memory_pages = 3),
             "domain `web` has 3 pages of memory: give it 256 to 268435456 (1 MiB to 1 TiB)"
+        );
+        assert_eq!(
+            text(|d| d.quotas.max_memory_pages = 65535),
+            "domain `web` may have 65535 pages of memory at most: give it 65536, which it has at \
+             the start, to 268435456 (1 TiB)"
+        );
+        assert_eq!(
+            text(|d| d.quotas.event_ports = 0),
+            "domain `web` has 0 event ports: give it 1 to 131071"
+        );
+        assert_eq!(
+            text(|d| d.quotas.table_frames = 151),
+            "domain `web` has 151 page-table frames: give it 152 to 16777216"
         );
         assert_eq!(
             text(|d| d.affinity = Some(vec![])),

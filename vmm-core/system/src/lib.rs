@@ -17,6 +17,7 @@ extern crate std;
 pub mod archive;
 pub mod config;
 pub mod kernel;
+pub mod quotas;
 #[cfg(any(test, feature = "synthetic"))]
 pub mod synthetic;
 
@@ -25,6 +26,7 @@ pub use config::{
     Config, ConfigError, Console, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot,
 };
 pub use kernel::{Format, Image, Kernel, KernelError};
+pub use quotas::{QuotaError, Quotas};
 
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 

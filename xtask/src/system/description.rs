@@ -4,6 +4,7 @@ use ::system::config::{
     self, Console, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
     MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
 };
+use ::system::quotas::{MAX_EVENT_PORTS, MAX_TABLE_FRAMES, Quotas};
 use toml::de::DeTable;
 
 use super::problem::Problem;
@@ -26,6 +27,7 @@ pub(super) struct Domain {
     pub(super) memory_pages: Located<u64>,
     pub(super) vcpus: u32,
     pub(super) affinity: Option<Vec<u32>>,
+    pub(super) quotas: Quotas,
     pub(super) on_reboot: OnReboot,
     /// Whether a kernel in a slow compression is packed anew.
     pub(super) repack: bool,
@@ -109,7 +111,10 @@ fn read_domain(
     let memory = required_text(&mut table, "memory", r#"memory = "256M""#, problems);
     let initrd = table.text("initrd", r#"initrd = "initrd.img""#, problems);
     let cmdline = table.text("cmdline", r#"cmdline = "console=hvc0""#, problems);
+    let max_memory = table.text("max_memory", r#"max_memory = "512M""#, problems);
     let vcpus = table.number("vcpus", "vcpus = 2", problems);
+    let event_ports = table.number("event_ports", "event_ports = 1023", problems);
+    let table_frames = table.number("page_table_frames", "page_table_frames = 768", problems);
     let affinity = table.numbers("affinity", "affinity = [0, 1]", problems);
     let reboots = [("restart", OnReboot::Restart), ("stop", OnReboot::Stop)];
     let on_reboot = table.choice("on_reboot", &reboots, problems);
@@ -139,27 +144,99 @@ fn read_domain(
             affinity_problem(&affinity.value),
         );
     }
-    let memory_pages = memory.and_then(|memory| match pages(&memory.value) {
-        Ok(value) => Some(Located {
-            value,
-            at: memory.at,
-        }),
-        Err(text) => {
-            check(problems, "memory", &memory, Some(text));
-            None
-        }
-    });
+    let memory_pages = memory.and_then(|memory| read_pages("memory", &memory, problems));
+    let vcpus = vcpus.map_or(1, |vcpus| vcpus.value);
+    let memory = memory_pages.as_ref().map_or(0, |pages| pages.value);
+    let max_memory_pages = read_max_memory(max_memory.as_ref(), memory, problems);
+    let quotas = read_quotas(
+        (vcpus, memory, max_memory_pages),
+        event_ports.as_ref(),
+        table_frames.as_ref(),
+        problems,
+    );
     Some(Domain {
         name: name?.value,
         kernel: kernel?,
         initrd,
         cmdline: cmdline.map(|cmdline| cmdline.value).unwrap_or_default(),
         memory_pages: memory_pages?,
-        vcpus: vcpus.map_or(1, |vcpus| vcpus.value),
+        vcpus,
+        quotas,
         affinity: affinity.map(|affinity| affinity.value),
         on_reboot,
         repack: repack.is_none_or(|repack| repack.value),
     })
+}
+
+fn read_pages(
+    key: &str,
+    size: &Located<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Located<u64>> {
+    match pages(&size.value) {
+        Ok(value) => Some(Located { value, at: size.at }),
+        Err(text) => {
+            check(problems, key, size, Some(text));
+            None
+        }
+    }
+}
+
+/// The most memory, which is what there is at the start unless more is asked for.
+fn read_max_memory(
+    size: Option<&Located<String>>,
+    memory: u64,
+    problems: &mut Vec<Problem>,
+) -> u64 {
+    let Some(size) = size else { return memory };
+    let Some(most) = read_pages("max_memory", size, problems) else {
+        return memory;
+    };
+    let less = (most.value < memory).then(|| {
+        format!(
+            "\"{}\" is less than the memory at the start; give it as much or more, or leave the \
+             key out",
+            size.value
+        )
+    });
+    check(problems, "max_memory", &most, less);
+    most.value
+}
+
+/// The limits of what the guest can make the hypervisor set aside, for a domain with so many
+/// vCPUs, pages at the start and pages at most.
+fn read_quotas(
+    (vcpus, memory, max_memory): (u32, u64, u64),
+    event_ports: Option<&Located<u32>>,
+    table_frames: Option<&Located<u32>>,
+    problems: &mut Vec<Problem>,
+) -> Quotas {
+    let mut quotas = Quotas::usual(vcpus, max_memory);
+    if let Some(ports) = event_ports {
+        let good = (1..=MAX_EVENT_PORTS).contains(&ports.value);
+        let problem = (!good).then(|| {
+            format!(
+                "a domain cannot have {} event ports; give it 1 to {MAX_EVENT_PORTS}",
+                ports.value
+            )
+        });
+        check(problems, "event_ports", ports, problem);
+        quotas.event_ports = ports.value;
+    }
+    if let Some(frames) = table_frames {
+        let least = Quotas::least_table_frames(vcpus, memory);
+        let good = (least..=MAX_TABLE_FRAMES).contains(&frames.value);
+        let problem = (!good).then(|| {
+            format!(
+                "this domain cannot have {} page-table frames; give it {least} to \
+                 {MAX_TABLE_FRAMES}, or leave the key out",
+                frames.value
+            )
+        });
+        check(problems, "page_table_frames", frames, problem);
+        quotas.table_frames = frames.value;
+    }
+    quotas
 }
 
 fn required_text(

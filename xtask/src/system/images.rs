@@ -99,6 +99,7 @@ impl Images {
             initrd,
             cmdline: domain.cmdline,
             memory_pages: memory.value,
+            quotas: domain.quotas,
             vcpus: domain.vcpus,
             affinity: domain.affinity,
             on_reboot: domain.on_reboot,

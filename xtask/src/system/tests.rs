@@ -5,7 +5,7 @@ use ::system::config::{Console, End, LogLevel, OnReboot};
 use ::system::kernel::{Format, Image, compress_lz4};
 use ::system::synthetic::compressed::GZIP;
 use ::system::synthetic::{Elf, bzimage};
-use ::system::{Archive, FileId};
+use ::system::{Archive, FileId, Quotas};
 use tempfile::TempDir;
 
 /// A directory with kernels, an initrd and a cache.
@@ -78,7 +78,10 @@ fn a_full_description_is_packed() {
         initrd = "debian:cloud"
         cmdline = "console=hvc0"
         memory = "1G"
+        max_memory = "2G"
         vcpus = 2
+        event_ports = 4095
+        page_table_frames = 3000
         affinity = [0, 1]
         on_reboot = "stop"
 
@@ -109,6 +112,9 @@ fn a_full_description_is_packed() {
         panic!("two domains");
     };
     assert_eq!((debian.memory_pages, debian.vcpus), (1 << 18, 2));
+    let quotas = debian.quotas;
+    assert_eq!((quotas.event_ports, quotas.table_frames), (4095, 3000));
+    assert_eq!(quotas.max_memory_pages, 1 << 19);
     assert_eq!(debian.affinity.as_deref(), Some([0, 1].as_slice()));
     assert_eq!(debian.on_reboot, OnReboot::Stop);
     assert_eq!(
@@ -119,6 +125,7 @@ fn a_full_description_is_packed() {
         (micro.memory_pages, micro.vcpus, &micro.affinity),
         (512, 1, &None)
     );
+    assert_eq!(micro.quotas, Quotas::usual(1, 512));
     assert_eq!(micro.on_reboot, OnReboot::Restart);
     assert_eq!(archive.file(micro.kernel).unwrap(), Elf::default().build());
 }
@@ -186,7 +193,7 @@ fn slow_compressions_are_packed_anew_unless_told_not_to() {
 }
 
 /// Each row: what is added to a good domain, and the error without its place.
-const MISTAKES: [(&str, &str); 14] = [
+const MISTAKES: [(&str, &str); 18] = [
     (
         "vpcus = 2",
         "5:1: vpcus: unknown key; did you mean `vcpus`?",
@@ -194,7 +201,7 @@ const MISTAKES: [(&str, &str); 14] = [
     (
         "disk = \"a.img\"",
         "5:1: disk: unknown key; the keys here are name, kernel, memory, initrd, cmdline, \
-         vcpus, affinity, on_reboot, repack",
+         max_memory, vcpus, event_ports, page_table_frames, affinity, on_reboot, repack",
     ),
     (
         "vcpus = \"two\"",
@@ -226,6 +233,24 @@ const MISTAKES: [(&str, &str); 14] = [
         "affinity = [\"all\"]",
         "5:12: affinity: expected a list of whole numbers, found a list; write for example \
          `affinity = [0, 1]`",
+    ),
+    (
+        "max_memory = \"32M\"",
+        "5:14: max_memory: \"32M\" is less than the memory at the start; give it as much or more, \
+         or leave the key out",
+    ),
+    (
+        "max_memory = \"2T\"",
+        "5:14: max_memory: a domain cannot have \"2T\" of memory; give it 1M to 1T",
+    ),
+    (
+        "event_ports = 200000",
+        "5:15: event_ports: a domain cannot have 200000 event ports; give it 1 to 131071",
+    ),
+    (
+        "page_table_frames = 7",
+        "5:21: page_table_frames: this domain cannot have 7 page-table frames; give it 52 to \
+         16777216, or leave the key out",
     ),
     (
         "on_reboot = \"explode\"",

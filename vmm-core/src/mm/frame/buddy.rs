@@ -22,6 +22,8 @@ pub(super) struct Buddy {
     free: u64,
     /// Frames in use, by their owner's kind; kept by whoever takes and gives.
     pub(super) used: [u64; Owner::KINDS],
+    /// Frames that hold the frame table itself.
+    pub(super) own: u64,
 }
 
 /// The records and regions the lists run through.
@@ -51,11 +53,12 @@ impl Records<'_> {
 
 impl Buddy {
     /// No free block at all.
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(own: u64) -> Self {
         Self {
             heads: [[NONE; ORDERS]; Traces::ALL.len()],
             free: 0,
             used: [0; Owner::KINDS],
+            own,
         }
     }
 

@@ -7,8 +7,6 @@
 
 use core::sync::atomic::Ordering;
 
-use abi::DomId;
-
 use super::FrameTable;
 use super::entry::{Owner, Record};
 
@@ -65,23 +63,12 @@ impl Census {
     }
 }
 
-/// The frames of one domain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DomainFrames {
-    /// Its memory.
-    pub memory: u64,
-    /// Page tables and other structures kept for it.
-    pub tables: u64,
-    /// Pages the hypervisor shares with it.
-    pub shared: u64,
-}
-
 impl FrameTable {
     /// Tells how many frames are in whose hands.
     #[must_use]
     pub fn census(&self) -> Census {
         let buddy = self.buddy.lock();
-        Census::new(self.regions.frames(), buddy.free(), self.own, buddy.used)
+        Census::new(self.regions.frames(), buddy.free(), buddy.own, buddy.used)
     }
 
     /// Counts every frame by its record; true beside the census when that agrees with it.
@@ -89,7 +76,7 @@ impl FrameTable {
     #[must_use]
     pub fn audit(&self) -> (Census, bool) {
         let buddy = self.buddy.lock();
-        let told = Census::new(self.regions.frames(), buddy.free(), self.own, buddy.used);
+        let told = Census::new(self.regions.frames(), buddy.free(), buddy.own, buddy.used);
         let (mut free, mut frame_table) = (0, 0);
         let mut used = [0; Owner::KINDS];
         for record in self.records {
@@ -102,25 +89,5 @@ impl FrameTable {
         }
         let counted = Census::new(told.total, free, frame_table, used);
         (counted, counted == told && counted.adds_up())
-    }
-
-    /// Counts one domain's frames. Walks all records, while others go on allocating: exact for a
-    /// domain that does not change.
-    #[must_use]
-    pub fn owned_by(&self, domain: DomId) -> DomainFrames {
-        let mut found = DomainFrames::default();
-        for record in self.records {
-            let record = Record::unpack(record.load(Ordering::Relaxed));
-            let Record::Allocated { owner, .. } = record else {
-                continue;
-            };
-            match owner {
-                Owner::Domain(id) if id == domain => found.memory += 1,
-                Owner::Tables(id) if id == domain => found.tables += 1,
-                Owner::Shared(id) if id == domain => found.shared += 1,
-                _ => {}
-            }
-        }
-        found
     }
 }

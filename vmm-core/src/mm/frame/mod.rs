@@ -17,6 +17,7 @@
 //! first look. The records know which frames are zero already.
 #![expect(unsafe_code, reason = "scrubs frames and places the table in RAM")]
 
+mod accounts;
 mod buddy;
 mod census;
 mod entry;
@@ -24,11 +25,13 @@ mod regions;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::{Mfn, PAGE_SIZE};
+use abi::{DomId, Mfn, PAGE_SIZE};
 use spin::{Mutex, Once};
 
+pub use self::accounts::DomainFrames;
+use self::accounts::{Account, Accounts};
 use self::buddy::{Buddy, Records};
-pub use self::census::{Census, DomainFrames};
+pub use self::census::Census;
 pub use self::entry::Owner;
 use self::entry::{DIRTY, Index, ONE_HOLD, Record, Traces};
 use self::regions::Regions;
@@ -73,12 +76,12 @@ pub unsafe fn init(map: &[(Mfn, u64)]) {
 #[derive(Debug)]
 pub struct FrameTable {
     regions: Regions,
-    /// Frames that hold the table itself.
-    own: u64,
     /// One packed [`Record`] per frame, by index.
     records: &'static [AtomicU64],
     /// Guards every free block's records; those of allocated frames change by atomic operations.
     buddy: Mutex<Buddy>,
+    /// What each domain has.
+    accounts: Accounts,
     scrubbed: AtomicU64,
 }
 
@@ -113,9 +116,9 @@ impl FrameTable {
         };
         let table = Self {
             regions,
-            own,
             records,
-            buddy: Mutex::new(Buddy::new()),
+            buddy: Mutex::new(Buddy::new(own)),
+            accounts: Accounts::new(),
             scrubbed: AtomicU64::new(0),
         };
         table.reserve(start, own);
@@ -227,8 +230,15 @@ impl FrameTable {
             return None;
         }
         let mut buddy = self.buddy.lock();
+        let account = match owner.domain() {
+            Some(domain) => Some(self.account(&mut buddy, domain)?),
+            None => None,
+        };
         let (index, traces) = buddy.take(self.view(), order)?;
         buddy.used[owner.kind()] += 1 << order;
+        if let Some(account) = account {
+            account.add(owner, 1 << order);
+        }
         let word = Record::allocated(owner, traces > Traces::Clean || shown).pack();
         for record in self.block(index, order) {
             record.store(word, Ordering::Relaxed);
@@ -236,6 +246,43 @@ impl FrameTable {
         let mfn = self.regions.mfn(index);
         assert!(mfn.is_some(), "free lists hold frames of the table");
         mfn.map(|mfn| (mfn, traces))
+    }
+
+    /// A domain's account, which is opened if there is none yet; `None` without memory for it.
+    fn account(&self, buddy: &mut Buddy, domain: DomId) -> Option<&Account> {
+        let (page, slot) = accounts::place(domain);
+        if self.accounts.page(page).is_none() {
+            let (index, _) = buddy.take(self.view(), 0)?;
+            let mfn = self.regions.mfn(index)?;
+            self.reserve(mfn, 1);
+            buddy.own += 1;
+            // SAFETY: the frame lies in the direct map and was free.
+            unsafe { directmap::zero(mfn, 1) };
+            self.accounts.set_page(page, mfn);
+        }
+        self.account_in(page, slot)
+    }
+
+    /// The account of a frame's owner, if that is a domain.
+    fn find_account(&self, owner: Owner) -> Option<&Account> {
+        let (page, slot) = accounts::place(owner.domain()?);
+        self.account_in(page, slot)
+    }
+
+    fn account_in(&self, page: usize, slot: usize) -> Option<&Account> {
+        let mfn = self.accounts.page(page)?;
+        let page = directmap::ptr(mfn.hpa()).cast::<accounts::Page>();
+        // SAFETY: the frame was reserved for accounts and zeroed before it was set, and is used
+        // for nothing else ever; all of an account may change through shared references.
+        unsafe { page.as_ref() }.get(slot)
+    }
+
+    /// How many frames a domain has: its memory, whether mapped or only held, and what is kept
+    /// for it.
+    #[must_use]
+    pub fn owned_by(&self, domain: DomId) -> DomainFrames {
+        self.find_account(Owner::Domain(domain))
+            .map_or_else(DomainFrames::default, Account::frames)
     }
 
     /// Adds a hold on a frame.
@@ -323,6 +370,9 @@ impl FrameTable {
             let old = record.swap(Record::Inner.pack(), Ordering::AcqRel);
             if let Record::Allocated { owner, dirty, .. } = Record::unpack(old) {
                 buddy.used[owner.kind()] -= 1;
+                if let Some(account) = self.find_account(owner) {
+                    account.sub(owner, 1);
+                }
                 traces = traces.max(Traces::of(owner, dirty));
             }
         }

@@ -42,6 +42,7 @@ fn p2m() -> P2m {
         address_bits: 46,
         large: true,
         giant: false,
+        table_frames: u32::MAX,
     };
     let mut p2m = P2m::new(DomId(7), limits).expect("a root");
     p2m.populate(Gfn::new(0), PAGES, Backing::OnTouch)

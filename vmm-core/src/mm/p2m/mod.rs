@@ -71,7 +71,7 @@ pub struct P2mEntry {
     pub writable: bool,
 }
 
-/// What the machine's tables can do.
+/// What the machine's tables can do, and how many there may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Guest-physical address bits: the host's MAXPHYADDR, of which four levels use up to 48.
@@ -80,6 +80,8 @@ pub struct Limits {
     pub large: bool,
     /// 1 GiB pages (`IA32_VMX_EPT_VPID_CAP` bit 17).
     pub giant: bool,
+    /// Frames that may be kept for the domain, its tables among them.
+    pub table_frames: u32,
 }
 
 /// When RAM is scrubbed and made present.
@@ -125,7 +127,10 @@ impl P2m {
     /// # Errors
     /// [`Errno::Enomem`].
     pub fn new(domain: DomId, limits: Limits) -> Result<Self, Errno> {
-        let tables = Tables { domain };
+        let tables = Tables {
+            domain,
+            limit: limits.table_frames,
+        };
         let ept = Ept::new(tables, limits.address_bits).map_err(errno)?;
         Ok(Self {
             ept,

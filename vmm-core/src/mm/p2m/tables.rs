@@ -13,10 +13,15 @@ use crate::mm::frame::{Owner, frames};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tables {
     pub(super) domain: DomId,
+    /// Frames that may be kept for the domain.
+    pub(super) limit: u32,
 }
 
 impl TableMem for Tables {
     fn alloc(&self) -> Option<Mfn> {
+        if frames().owned_by(self.domain).tables >= self.limit.into() {
+            return None;
+        }
         frames().alloc_zeroed(0, Owner::Tables(self.domain))
     }
 

@@ -14,6 +14,7 @@ const LIMITS: Limits = Limits {
     address_bits: 40,
     large: true,
     giant: true,
+    table_frames: u32::MAX,
 };
 
 /// A domain id no other test uses, so that its frames can be counted.

@@ -1,6 +1,7 @@
 //! Archives written and read back, damaged, cut short and random.
 
 use super::*;
+use crate::Quotas;
 use crate::config::{DomainConfig, HostConfig, OnReboot};
 use alloc::string::ToString;
 use alloc::vec;
@@ -19,6 +20,7 @@ fn config() -> Config {
         initrd: Some(FileId(2)),
         cmdline: "console=hvc0 quiet".into(),
         memory_pages: 65536,
+        quotas: Quotas::usual(1, 65536),
         vcpus: 1,
         affinity: None,
         on_reboot: OnReboot::Stop,
