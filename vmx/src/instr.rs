@@ -297,6 +297,42 @@ pub(crate) unsafe fn vmwrite(encoding: u32, value: u64) {
     }
 }
 
+/// VMREAD of a field that the CPU is known to have.
+///
+/// # Safety
+/// As for [`vmread`], and an earlier access to the field succeeded.
+#[inline(always)]
+pub(crate) unsafe fn vmread_proven(encoding: u32) -> u64 {
+    let value: u64;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "vmread {value}, {field}",
+            value = out(reg) value,
+            field = in(reg) u64::from(encoding),
+            options(readonly, nostack),
+        );
+    }
+    value
+}
+
+/// VMWRITE to a field that the CPU is known to have.
+///
+/// # Safety
+/// As for [`vmwrite`], and an earlier write to the field succeeded.
+#[inline(always)]
+pub(crate) unsafe fn vmwrite_proven(encoding: u32, value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "vmwrite {field}, {value}",
+            value = in(reg) value,
+            field = in(reg) u64::from(encoding),
+            options(readonly, nostack),
+        );
+    }
+}
+
 #[cold]
 extern "sysv64" fn vmread_failed(encoding: u32) -> ! {
     access_failed("VMREAD", encoding)

@@ -21,7 +21,7 @@ use crate::grant::GrantTable;
 use crate::machine::{self, Machine};
 use crate::mm::frame::{Owner, frames};
 use crate::mm::guest_mem::GuestMemory;
-use crate::mm::p2m::{Backing, Limits, P2m, PageKind, Perms};
+use crate::mm::p2m::{Backing, Limits, P2m, PageCache, PageKind, Perms};
 use crate::mm::page::PageRef;
 use crate::mm::scratch::Scratch;
 use crate::percpu::{self, MAX_CPUS};
@@ -189,7 +189,8 @@ fn assemble(
         let heap = usize::try_from(heap).unwrap_or(usize::MAX);
         let kernel = image.unpack(scratch.bytes(), heap)?;
         stats.unpacked();
-        image.load(&kernel, &mut Writer { p2m })?
+        let pages = PageCache::new();
+        image.load(&kernel, &mut Writer { p2m, pages })?
     };
     stats.copied();
     let page = || PageRef::alloc(Owner::Shared(id)).ok_or(CreateError::OutOfMemory);
@@ -216,11 +217,12 @@ fn assemble(
 /// Copies the builder's output into the domain's memory.
 struct Writer<'a> {
     p2m: &'a P2m,
+    pages: PageCache,
 }
 
 impl GuestWriter for Writer<'_> {
     fn write(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
-        GuestMemory::new(self.p2m).write_gpa(gpa, bytes)
+        GuestMemory::new(self.p2m, &self.pages).write_gpa(gpa, bytes)
     }
 }
 

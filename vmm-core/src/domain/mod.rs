@@ -133,8 +133,16 @@ impl Domain {
         self.wake(wake);
     }
 
-    /// Tells the vCPUs that an event operation names.
+    /// Tells the vCPUs that an event operation names, if any.
+    #[inline]
     pub fn wake(self: &Arc<Self>, wake: Wake) {
+        if !wake.is_none() {
+            self.wake_all(wake);
+        }
+    }
+
+    #[inline(never)]
+    fn wake_all(self: &Arc<Self>, wake: Wake) {
         for id in wake.upcalls {
             self.upcall(id);
         }

@@ -149,7 +149,7 @@ impl emulate::Machine for Running<'_> {
         };
         match self
             .instruction_linear()
-            .translate(&GuestMemory::new(&p2m), address, access)
+            .translate(&GuestMemory::new(&p2m, &self.cpu.pages), address, access)
         {
             Ok(gpa) => Ok(gpa),
             Err(AccessError::Fault(fault)) => Err(fault),
@@ -187,7 +187,7 @@ impl emulate::Machine for Running<'_> {
         } else {
             let p2m = self.domain.p2m.read();
             // A write to nowhere is lost.
-            let _ = GuestMemory::new(&p2m).write_gpa(gpa, bytes);
+            let _ = GuestMemory::new(&p2m, &self.cpu.pages).write_gpa(gpa, bytes);
         }
     }
 }

@@ -101,7 +101,7 @@ fn fill_hypercall_page(v: &Running<'_>, gfn: Gfn) -> Result<(), Errno> {
     if gfn >= p2m.gfn_end() {
         return Err(Errno::Einval);
     }
-    GuestMemory::new(&p2m).write_gpa(gfn.gpa(), &page)
+    GuestMemory::new(&p2m, &v.cpu.pages).write_gpa(gfn.gpa(), &page)
 }
 
 impl Running<'_> {

@@ -139,7 +139,11 @@ impl TaskMemory<'_, '_> {
 
     fn write_as(&self, linear: &Linear, at: u32, bytes: &[u8]) -> Result<(), GuestFault> {
         let p2m = self.0.domain.p2m.read();
-        let written = GuestMemory::new(&p2m).write_linear(linear, Gva::new(at.into()), bytes);
+        let written = GuestMemory::new(&p2m, &self.0.cpu.pages).write_linear(
+            linear,
+            Gva::new(at.into()),
+            bytes,
+        );
         or_nowhere(written).map(drop)
     }
 }
@@ -157,7 +161,12 @@ impl task::Memory for TaskMemory<'_, '_> {
     fn read(&self, at: u32, bytes: &mut [u8]) -> Result<(), GuestFault> {
         let p2m = self.0.domain.p2m.read();
         let at = Gva::new(at.into());
-        let read = GuestMemory::new(&p2m).read_linear(&self.system(), at, bytes, Access::READ);
+        let read = GuestMemory::new(&p2m, &self.0.cpu.pages).read_linear(
+            &self.system(),
+            at,
+            bytes,
+            Access::READ,
+        );
         if or_nowhere(read)?.is_none() {
             bytes.fill(0xff);
         }
@@ -170,7 +179,7 @@ impl task::Memory for TaskMemory<'_, '_> {
 
     fn check_write(&self, at: u32, length: usize) -> Result<(), GuestFault> {
         let p2m = self.0.domain.p2m.read();
-        let memory = GuestMemory::new(&p2m);
+        let memory = GuestMemory::new(&p2m, &self.0.cpu.pages);
         let last = u32::try_from(length.saturating_sub(1)).unwrap_or(0);
         for at in [at, at.wrapping_add(last)] {
             let at = Gva::new(at.into());

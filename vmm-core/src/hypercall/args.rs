@@ -61,9 +61,10 @@ impl<'a, 'v> Ctx<'a, 'v> {
     }
 
     /// What all copies in have in common, kept apart so that there is one of it.
+    #[inline(never)]
     fn read_bytes(&self, at: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
-        let memory = GuestMemory::new(&p2m);
+        let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
         Ok(memory.read_linear(&self.linear(), Gva::new(at), bytes, Access::READ)?)
     }
 
@@ -93,7 +94,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Compat: FromBytes + IntoBytes,
     {
         let p2m = self.v.domain.p2m.read();
-        self.read_element_in::<Wide, Compat>(&GuestMemory::new(&p2m), array, index)
+        self.read_element_in::<Wide, Compat>(&GuestMemory::new(&p2m, &self.v.cpu.pages), array, index)
     }
 
     /// The same, with the domain's memory open already.
@@ -142,9 +143,10 @@ impl<'a, 'v> Ctx<'a, 'v> {
         self.write_bytes(at, value.as_bytes())
     }
 
+    #[inline(never)]
     fn write_bytes(&self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
-        Ok(GuestMemory::new(&p2m).write_linear(&self.linear(), Gva::new(at), bytes)?)
+        Ok(GuestMemory::new(&p2m, &self.v.cpu.pages).write_linear(&self.linear(), Gva::new(at), bytes)?)
     }
 
     /// Copies one field out of a structure that starts at `at`.
@@ -185,7 +187,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
         translate: impl Fn(&GuestMemory<'_>, u64) -> Result<Gpa, Errno>,
     ) -> Result<Pinned, Errno> {
         let p2m = self.v.domain.p2m.read();
-        let memory = GuestMemory::new(&p2m);
+        let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
         let offset = Gva::new(at).page_offset();
         let mut pages = Vec::new();
         let mut covered = 0;
@@ -215,6 +217,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
         })
     }
 
+    #[inline(always)]
     fn linear(&self) -> Linear {
         if let Some(linear) = self.linear.get() {
             return linear;

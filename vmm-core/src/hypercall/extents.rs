@@ -94,7 +94,7 @@ fn batch(ctx: &Ctx<'_, '_>, change: Change, list: &Reservation, start: u64) -> P
 
 /// Reads one entry of the list, with the p2m at hand.
 fn extent(ctx: &Ctx<'_, '_>, p2m: &P2m, list: u64, index: u64) -> Result<Gfn, Errno> {
-    ctx.read_element_in::<u64, u32>(&GuestMemory::new(p2m), list, index)
+    ctx.read_element_in::<u64, u32>(&GuestMemory::new(p2m, &ctx.v.cpu.pages), list, index)
         .map(Gfn::new)
 }
 

@@ -200,7 +200,7 @@ fn register_time(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
 fn register_time_physical(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let RegisterArea { address } = ctx.read(arg)?;
     let p2m = ctx.domain().p2m.read();
-    GuestMemory::new(&p2m).write_gpa(Gpa::new(address), time(ctx).as_bytes())?;
+    GuestMemory::new(&p2m, &ctx.v.cpu.pages).write_gpa(Gpa::new(address), time(ctx).as_bytes())?;
     Ok(0)
 }
 

@@ -133,8 +133,40 @@ pub(super) unsafe fn fill(first: NonNull<u64>, word: u64, count: usize) {
 ///
 /// # Safety
 /// `source` is valid for reads and `target` for writes of `len` bytes; the ranges do not overlap.
-#[inline]
+#[inline(always)]
 unsafe fn copy(target: *mut u8, source: *const u8, len: usize) {
+    if len == 4 {
+        // SAFETY: exactly the bytes of the caller's promise.
+        unsafe { copy_word(target, source) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { copy_any(target, source, len) };
+    }
+}
+
+/// Copies the four bytes that many arguments have.
+///
+/// # Safety
+/// As for [`copy`].
+#[inline(always)]
+unsafe fn copy_word(target: *mut u8, source: *const u8) {
+    // SAFETY: reads and writes four bytes by the caller's promise.
+    unsafe {
+        asm!(
+            "mov {word:e}, [{source}]",
+            "mov [{target}], {word:e}",
+            word = out(reg) _,
+            source = in(reg) source,
+            target = in(reg) target,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// # Safety
+/// As for [`copy`].
+#[inline(always)]
+unsafe fn copy_any(target: *mut u8, source: *const u8, len: usize) {
     // SAFETY: words and rest together are the `len` bytes of the caller's promise; the
     // direction flag is clear on entry to an asm block.
     unsafe {

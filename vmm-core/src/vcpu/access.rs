@@ -129,7 +129,7 @@ impl Running<'_> {
     /// [`Errno::Efault`] when it is not all RAM.
     pub fn read_gpa(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Errno> {
         let p2m = self.domain.p2m.read();
-        GuestMemory::new(&p2m).read_gpa(gpa, bytes)
+        GuestMemory::new(&p2m, &self.cpu.pages).read_gpa(gpa, bytes)
     }
 
     /// Writes memory as the instruction at hand would, at the guest's own privilege. What goes
@@ -140,7 +140,7 @@ impl Running<'_> {
     pub fn write_linear(&self, at: Gva, bytes: &[u8]) -> Result<(), GuestFault> {
         let p2m = self.domain.p2m.read();
         let linear = self.instruction_linear();
-        match GuestMemory::new(&p2m).write_linear(&linear, at, bytes) {
+        match GuestMemory::new(&p2m, &self.cpu.pages).write_linear(&linear, at, bytes) {
             Ok(()) | Err(AccessError::NotMemory(_)) => Ok(()),
             Err(AccessError::Fault(fault)) => Err(fault),
         }
@@ -154,7 +154,7 @@ impl Running<'_> {
     pub fn read_linear(&self, at: Gva, bytes: &mut [u8], access: Access) -> Result<(), GuestFault> {
         let p2m = self.domain.p2m.read();
         let linear = self.instruction_linear();
-        match GuestMemory::new(&p2m).read_linear(&linear, at, bytes, access) {
+        match GuestMemory::new(&p2m, &self.cpu.pages).read_linear(&linear, at, bytes, access) {
             Ok(()) => Ok(()),
             Err(AccessError::NotMemory(_)) => {
                 bytes.fill(0xff);

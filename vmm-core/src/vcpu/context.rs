@@ -23,6 +23,7 @@ use crate::intr::vlapic::{self, VLapic};
 use crate::machine::{self, Machine};
 use crate::mm::directmap;
 use crate::mm::frame::Owner;
+use crate::mm::p2m::PageCache;
 use crate::mm::page::PageRef;
 use crate::policy;
 use crate::policy::cpuid::CpuidPolicy;
@@ -58,6 +59,8 @@ pub struct CpuContext {
     pub ext: ExtState,
     /// Its Xen timers.
     pub timers: Timers,
+    /// Pages of the domain that it touched last by hypercall or emulated instruction.
+    pub pages: PageCache,
     /// Events for it alone.
     pub pending: PendingEvents,
     /// Where its `vcpu_info` is; a copy of [`super::Vcpu::info`].
@@ -133,6 +136,7 @@ impl Context {
             ext: ExtState::new(msrs.switched())?,
             stats: ExitStats::new(),
             timers: Timers::default(),
+            pages: PageCache::new(),
             pending: PendingEvents::default(),
             info: None,
             mitigations: machine.mitigations,

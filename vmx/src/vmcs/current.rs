@@ -56,8 +56,14 @@ impl<'a> CurrentVmcs<'a> {
             counters.count_read(field.encoding(), field.is_shadowed());
             self.vmcs.counters.set(counters);
         }
-        // SAFETY: the invariant on `self.vmcs`.
-        T::from_register(unsafe { instr::vmread(field.encoding()) })
+        let value = if cfg!(debug_assertions) || !field.is_proven() {
+            // SAFETY: the invariant on `self.vmcs`.
+            unsafe { instr::vmread(field.encoding()) }
+        } else {
+            // SAFETY: as above, and the field is there.
+            unsafe { instr::vmread_proven(field.encoding()) }
+        };
+        T::from_register(value)
     }
 
     /// Writes a field that concerns the guest alone.
@@ -77,8 +83,13 @@ impl<'a> CurrentVmcs<'a> {
             let counters = self.vmcs.counters.get_mut();
             counters.count_write(field.encoding(), field.is_write_shadowed());
         }
-        // SAFETY: the invariant on `self.vmcs`; the caller answers for the value.
-        unsafe { instr::vmwrite(field.encoding(), value.to_register()) };
+        if cfg!(debug_assertions) || !field.is_proven() {
+            // SAFETY: the invariant on `self.vmcs`; the caller answers for the value.
+            unsafe { instr::vmwrite(field.encoding(), value.to_register()) };
+        } else {
+            // SAFETY: as above, and the field is there.
+            unsafe { instr::vmwrite_proven(field.encoding(), value.to_register()) };
+        }
     }
 
     /// Enters the guest and returns at the next VM exit, with no more read than the exit reason.

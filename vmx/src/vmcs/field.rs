@@ -144,12 +144,71 @@ impl<T, A> Field<T, A> {
         !matches!(shadow(self.encoding), Shadow::None)
     }
 
+    /// True for a field that was tried when the VMCS was set up: see [`PROVEN`].
+    #[must_use]
+    pub(super) const fn is_proven(self) -> bool {
+        let mut index = 0;
+        while index < PROVEN.len() {
+            if PROVEN[index].encoding == self.encoding {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+
     /// True when writing the field costs no exit under KVM with VMCS shadowing.
     #[must_use]
     pub const fn is_write_shadowed(self) -> bool {
         matches!(shadow(self.encoding), Shadow::ReadWrite)
     }
 }
+
+/// A field of which every VM exit wants something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proven {
+    pub(super) encoding: u32,
+    pub(super) writable: bool,
+    /// There only with the VMX-preemption timer.
+    pub(super) of_timer: bool,
+}
+
+impl Proven {
+    const fn read<T, A>(field: Field<T, A>) -> Self {
+        Self {
+            encoding: field.encoding,
+            writable: false,
+            of_timer: false,
+        }
+    }
+
+    const fn write<T>(field: Field<T, Rw>) -> Self {
+        Self {
+            writable: true,
+            ..Self::read(field)
+        }
+    }
+}
+
+/// Fields that are accessed without a look at the outcome. With a current VMCS, an access fails
+/// only for a field that the CPU does not have (SDM 3D, "VMREAD" and "VMWRITE"), and each of these
+/// is tried once for each VMCS.
+pub(super) const PROVEN: [Proven; 11] = [
+    Proven::read(EXIT_REASON),
+    Proven::read(VM_EXIT_INSTRUCTION_LENGTH),
+    Proven::read(GUEST_CS_ACCESS_RIGHTS),
+    Proven::read(GUEST_SS_ACCESS_RIGHTS),
+    Proven::write(GUEST_RIP),
+    Proven::write(GUEST_RFLAGS),
+    Proven::write(GUEST_INTERRUPTIBILITY_STATE),
+    Proven::write(GUEST_CR0),
+    Proven::write(GUEST_CR3),
+    Proven::write(GUEST_CR4),
+    Proven {
+        of_timer: true,
+        ..Proven::write(VMX_PREEMPTION_TIMER_VALUE)
+    },
+];
 
 /// How an outer KVM shadows a field for a hypervisor nested in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::eptp::Eptp;
 use super::field;
 use super::host::HostState;
 use crate::caps::{Controls, Features};
-use crate::entry;
+use crate::{entry, instr};
 
 /// What a VMCS is set up with.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,7 @@ impl CurrentVmcs<'_> {
         unsafe { self.set_ept_root(setup.ept_root, controls) };
         // SAFETY: 3.
         unsafe { self.set_host_state(&setup.host) };
+        self.prove_fields(controls);
         self.init_optional(controls);
         self.write(field::EXCEPTION_BITMAP, 0);
         self.write(field::PAGE_FAULT_ERROR_CODE_MASK, 0);
@@ -101,6 +102,23 @@ impl CurrentVmcs<'_> {
             assert!(setup.vpid != 0, "VPID 0 is the host's");
             // SAFETY: not the host's.
             unsafe { self.write_any(field::VIRTUAL_PROCESSOR_IDENTIFIER, setup.vpid) };
+        }
+    }
+
+    /// Tries the fields that are accessed without a look at the outcome later.
+    fn prove_fields(&mut self, controls: &Controls) {
+        let timer = controls.features.contains(Features::PREEMPTION_TIMER);
+        for field in field::PROVEN {
+            if field.of_timer && !timer {
+                continue;
+            }
+            // SAFETY: the VMCS is current by the invariant of `CurrentVmcs`.
+            let value = unsafe { instr::vmread(field.encoding) };
+            if field.writable {
+                // SAFETY: as above; the field is written with what it holds, and concerns the
+                // guest alone.
+                unsafe { instr::vmwrite(field.encoding, value) };
+            }
         }
     }
 

@@ -193,8 +193,66 @@ impl Linear {
     ///
     /// # Errors
     /// The page fault or general protection the access would raise.
-    #[inline]
+    #[inline(always)]
     pub fn translate(
+        &self,
+        memory: &GuestMemory<'_>,
+        at: Gva,
+        access: Access,
+    ) -> Result<Gpa, AccessError> {
+        // 64-bit code, which hypercalls come from, has the straight way, unless anything is
+        // missing or wrong: then the long one looks again.
+        if self.mode.kind == Kind::Level4
+            && let Some(gpa) = self.walk_straight(memory, at, access)
+        {
+            return Ok(gpa);
+        }
+        self.translate_otherwise(memory, at, access)
+    }
+
+    /// Follows four levels to a page that is there, with all flags set and all rights granted.
+    #[inline(always)]
+    fn walk_straight(&self, memory: &GuestMemory<'_>, at: Gva, access: Access) -> Option<Gpa> {
+        let at = canonical::<16>(at).ok()?.raw();
+        let reserved = self.mode.reserved;
+        let (mut all, mut any) = (!0, 0);
+        let mut shift = 39_u32;
+        let mut table = self.cr3 & FRAME;
+        let leaf = loop {
+            let gpa = Gpa::new(table | at >> shift << 3 & 0xff8);
+            let entry = memory
+                .page(gpa.gfn())?
+                .word64(gpa.page_offset())
+                .load(Ordering::Acquire);
+            if entry & (reserved | PRESENT) != PRESENT {
+                return None;
+            }
+            all &= entry;
+            any |= entry;
+            if shift == 12 {
+                break entry;
+            }
+            if entry & LARGE != 0 {
+                if self.large_is_reserved(shift, entry) {
+                    return None;
+                }
+                break entry;
+            }
+            table = entry & FRAME;
+            shift = shift.saturating_sub(9);
+        };
+        let missing = ACCESSED & !all | if access.writes() { DIRTY & !leaf } else { 0 };
+        let rights = all & (USER | WRITABLE) | any & NX;
+        if missing != 0 || self.is_denied(rights, access) {
+            return None;
+        }
+        let offset = (1_u64 << shift).wrapping_sub(1);
+        Some(Gpa::new(leaf & FRAME & !offset | at & offset))
+    }
+
+    /// Translates in any mode, for any access.
+    #[inline(never)]
+    fn translate_otherwise(
         &self,
         memory: &GuestMemory<'_>,
         at: Gva,
@@ -207,13 +265,7 @@ impl Linear {
             Kind::Bits32 | Kind::Pae => Gva::new(at.raw() & 0xffff_ffff),
         };
         let mut all = ACCESSED;
-        let see = |used: Used| all &= used.entry;
-        // The walk of 64-bit code, which hypercalls come from, is compiled apart.
-        let found = if self.mode.kind.long() {
-            self.walk::<true>(memory, at, access, see)?
-        } else {
-            self.walk::<false>(memory, at, access, see)?
-        };
+        let found = self.walk(memory, at, access, |used: Used| all &= used.entry)?;
         self.check_rights(found.rights, at, access)?;
         let flagged = all != 0 && (!access.writes() || found.leaf & DIRTY != 0);
         if flagged {
@@ -234,7 +286,7 @@ impl Linear {
         for _ in 0..MAX_TRIES {
             let mut path: Vec<Used, MAX_LEVELS> = Vec::new();
             // A walk is no longer than its mode's levels.
-            let found = self.walk::<false>(memory, at, access, |used| {
+            let found = self.walk(memory, at, access, |used| {
                 let _ = path.push(used);
             })?;
             self.check_rights(found.rights, at, access)?;
@@ -246,10 +298,8 @@ impl Linear {
         Err(self.fault(at, access, 0))
     }
 
-    /// Follows the entries from CR3 to the page, showing each that has flags. `LONG` says that
-    /// the mode is known to be a 64-bit one.
-    #[inline(always)]
-    fn walk<const LONG: bool>(
+    /// Follows the entries from CR3 to the page, showing each that has flags.
+    fn walk(
         &self,
         memory: &GuestMemory<'_>,
         at: Gva,
@@ -257,11 +307,10 @@ impl Linear {
         mut see: impl FnMut(Used),
     ) -> Result<Found, AccessError> {
         let Mode { kind, reserved, .. } = self.mode;
-        let wide = LONG || kind.wide();
+        let wide = kind.wide();
         let (mask, entry_shift, step) = if wide { (0x1ff, 3, 9) } else { (0x3ff, 2, 10) };
         let mut shift = self.mode.top;
         let mut table = match kind {
-            _ if LONG => self.cr3 & FRAME,
             Kind::Pae => self.directory_of_pae(memory, at, access)?,
             Kind::Bits32 => self.cr3 & 0xffff_f000,
             Kind::Off | Kind::Level4 | Kind::Level5 => self.cr3 & FRAME,
@@ -333,22 +382,25 @@ impl Linear {
 
     /// Compares what the tables grant with what the access needs (SDM 3A, "Determination of
     /// Access Rights").
-    #[inline]
     fn check_rights(&self, rights: u64, at: Gva, access: Access) -> Result<(), AccessError> {
+        if self.is_denied(rights, access) {
+            Err(self.fault(at, access, PF_PRESENT))
+        } else {
+            Ok(())
+        }
+    }
+
+    #[inline(always)]
+    fn is_denied(&self, rights: u64, access: Access) -> bool {
         let user_access = self.user && !access.contains(Access::IMPLICIT);
         let user_page = rights & USER != 0;
         let write = access.contains(Access::WRITE);
         let fetch = access.contains(Access::EXECUTE);
         let writable = rights & WRITABLE != 0 || (!user_access && self.cr0 & CR0_WP == 0);
-        let denied = (user_access && !user_page)
+        (user_access && !user_page)
             || (write && !writable)
             || (fetch && rights & NX != 0)
-            || (!user_access && user_page && self.guards_user_page(access));
-        if denied {
-            Err(self.fault(at, access, PF_PRESENT))
-        } else {
-            Ok(())
-        }
+            || (!user_access && user_page && self.guards_user_page(access))
     }
 
     /// True when SMEP or SMAP keeps the supervisor off a user page.

@@ -14,14 +14,12 @@
 
 mod linear;
 
-use core::cell::Cell;
-
 use abi::{Errno, Gfn, Gpa, Gva, PAGE_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub use self::linear::{Access, Linear};
 use super::directmap::Window;
-use super::p2m::{P2m, Run};
+use super::p2m::{P2m, PageCache, Pages};
 use crate::fault::GuestFault;
 
 /// Why an access by linear address did not happen.
@@ -41,24 +39,20 @@ impl From<AccessError> for Errno {
     }
 }
 
-/// A domain's memory, open for reading and writing.
-///
-/// Remembers the last large page it touched, so that page tables and data in the same page cost
-/// one walk of the extended page tables. It borrows the p2m, so what it remembers stays true.
+/// A domain's memory, open for reading and writing. It borrows the p2m, so no page it touches
+/// goes away meanwhile.
 #[derive(Debug)]
 pub struct GuestMemory<'a> {
-    p2m: &'a P2m,
-    last: Cell<Run<'a>>,
+    pages: Pages<'a>,
 }
 
 impl<'a> GuestMemory<'a> {
-    /// Opens a domain's memory.
-    #[inline]
+    /// Opens a domain's memory; `cache` remembers pages from one time to the next.
+    #[inline(always)]
     #[must_use]
-    pub const fn new(p2m: &'a P2m) -> Self {
+    pub const fn new(p2m: &'a P2m, cache: &'a PageCache) -> Self {
         Self {
-            p2m,
-            last: Cell::new(Run::NONE),
+            pages: Pages::new(p2m, cache),
         }
     }
 
@@ -155,7 +149,7 @@ impl<'a> GuestMemory<'a> {
     /// # Errors
     /// [`AccessError`] of the first page that fails. An access that touches two pages fails
     /// before it reads anything.
-    #[inline]
+    #[inline(always)]
     pub fn read_linear(
         &self,
         linear: &Linear,
@@ -163,12 +157,24 @@ impl<'a> GuestMemory<'a> {
         bytes: &mut [u8],
         access: Access,
     ) -> Result<(), AccessError> {
-        if bytes.is_empty() {
-            return Ok(());
+        if bytes.len() > room(at.page_offset()) || bytes.is_empty() {
+            return self.read_pages(linear, at, bytes, access);
         }
-        if bytes.len() <= room(at.page_offset()) {
-            let (page, offset) = self.linear_page(linear, at, access)?;
-            page.read(offset, bytes);
+        let (page, offset) = self.linear_page(linear, at, access)?;
+        page.read(offset, bytes);
+        Ok(())
+    }
+
+    /// Reads what may lie in several pages.
+    #[inline(never)]
+    fn read_pages(
+        &self,
+        linear: &Linear,
+        at: Gva,
+        bytes: &mut [u8],
+        access: Access,
+    ) -> Result<(), AccessError> {
+        if bytes.is_empty() {
             return Ok(());
         }
         let last = self.last_page(linear, at, bytes.len(), access)?;
@@ -191,14 +197,20 @@ impl<'a> GuestMemory<'a> {
     /// # Errors
     /// [`AccessError`] of the first page that fails. An access that touches two pages fails
     /// before it writes anything.
-    #[inline]
+    #[inline(always)]
     pub fn write_linear(&self, linear: &Linear, at: Gva, bytes: &[u8]) -> Result<(), AccessError> {
-        if bytes.is_empty() {
-            return Ok(());
+        if bytes.len() > room(at.page_offset()) || bytes.is_empty() {
+            return self.write_pages(linear, at, bytes);
         }
-        if bytes.len() <= room(at.page_offset()) {
-            let (page, offset) = self.linear_page(linear, at, Access::WRITE)?;
-            page.write(offset, bytes);
+        let (page, offset) = self.linear_page(linear, at, Access::WRITE)?;
+        page.write(offset, bytes);
+        Ok(())
+    }
+
+    /// Writes what may lie in several pages.
+    #[inline(never)]
+    fn write_pages(&self, linear: &Linear, at: Gva, bytes: &[u8]) -> Result<(), AccessError> {
+        if bytes.is_empty() {
             return Ok(());
         }
         let last = self.last_page(linear, at, bytes.len(), Access::WRITE)?;
@@ -218,7 +230,7 @@ impl<'a> GuestMemory<'a> {
     }
 
     /// The bytes of the page a linear address is in, and the offset in it.
-    #[inline]
+    #[inline(always)]
     fn linear_page(
         &self,
         linear: &Linear,
@@ -254,26 +266,14 @@ impl<'a> GuestMemory<'a> {
     /// The bytes of a guest frame, if it has any.
     #[inline(always)]
     fn page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        match self.last.get().page(gfn) {
-            None => self.find(gfn),
-            found => found,
-        }
+        self.pages.page(gfn).map(|(page, _)| page)
     }
 
     /// The bytes of a guest frame that the guest may write.
-    #[inline]
+    #[inline(always)]
     fn writable_page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        let page = self.page(gfn)?;
-        // `page` has left the run of this frame behind.
-        self.last.get().writable().then_some(page)
-    }
-
-    /// Finds the page that maps a guest frame, and remembers it.
-    #[inline(never)]
-    fn find(&self, gfn: Gfn) -> Option<Window<'a>> {
-        let run = self.p2m.run(gfn)?;
-        self.last.set(run);
-        run.page(gfn)
+        let (page, writable) = self.pages.page(gfn)?;
+        writable.then_some(page)
     }
 }
 

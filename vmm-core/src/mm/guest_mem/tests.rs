@@ -86,7 +86,8 @@ fn page_fault(address: u64, code: u32) -> AccessError {
 #[test]
 fn physical_copies_cross_pages_and_stop_at_holes() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let data: Vec<u8> = (0..10_000_u32).map(|i| (i % 251) as u8).collect();
     memory.write_gpa(Gpa::new(0x5ffd), &data).expect("RAM");
     let mut back = vec![0; data.len()];
@@ -126,7 +127,8 @@ fn read_only_pages_are_read_but_not_written() {
     p2m.insert_page(gfn, page, PageKind::Foreign, Perms::READ)
         .expect("placed")
         .done();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let mut bytes = [0; 3];
     memory.read_gpa(gfn.gpa(), &mut bytes).expect("readable");
     assert_eq!(bytes, [1, 2, 3]);
@@ -145,7 +147,8 @@ fn read_only_pages_are_read_but_not_written() {
 #[test]
 fn no_paging_takes_the_low_half() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let flat = Linear::new(1, 0, 0, 0, 0);
     memory
         .copy_to_guest(&flat, Gva::new(0x9000), &0x1234_u32)
@@ -163,7 +166,8 @@ fn no_paging_takes_the_low_half() {
 #[test]
 fn four_levels_set_accessed_and_dirty() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let gva = 0xffff_8123_4567_8000_u64;
     map4(&memory, gva, 0x6000 | P | W);
     let leaf = 0x4000 + (gva >> 12 & 0x1ff) * 8;
@@ -200,7 +204,8 @@ fn four_levels_set_accessed_and_dirty() {
 #[test]
 fn non_canonical_addresses_are_general_protection() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let refused = Err(AccessError::Fault(GuestFault::GP0));
     for at in [
         0x0000_8000_0000_0000,
@@ -225,7 +230,8 @@ fn non_canonical_addresses_are_general_protection() {
 #[test]
 fn five_levels_walk_one_more() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let gva = 0x0012_3456_789a_b000_u64;
     let index = |shift: u32| (gva >> shift & 0x1ff) * 8;
     poke(&memory, ROOT + index(48), 0x2000 | P | W);
@@ -240,7 +246,8 @@ fn five_levels_walk_one_more() {
 #[test]
 fn large_pages_of_each_size() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     poke(&memory, ROOT, 0x2000 | P);
     poke(&memory, 0x2000, 0x3000 | P);
     poke(&memory, 0x2008, 0x8000_0000 | P | PS);
@@ -260,7 +267,8 @@ fn large_pages_of_each_size() {
 #[test]
 fn thirty_two_bit_paging_with_and_without_pse() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let poke32 = |gpa, entry: u32| {
         memory
             .write_gpa(Gpa::new(gpa), &entry.to_le_bytes())
@@ -301,7 +309,8 @@ fn thirty_two_bit_paging_with_and_without_pse() {
 #[test]
 fn pae_paging_has_a_short_top_level() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let pae = Linear::new(PG | WP | 1, ROOT + 0x20, PAE, NXE, 0).with_address_bits(46);
     let gva = 3 << 30 | 1 << 21 | 4 << 12 | 0x10;
     poke(&memory, ROOT + 0x20 + 24, 0x2000 | P);
@@ -334,7 +343,8 @@ fn pae_paging_has_a_short_top_level() {
 #[test]
 fn access_rights_follow_the_manual() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let at = Gva::new(0x7000);
     let check = |leaf: u64, linear: Linear, access| {
         map4(&memory, at.raw(), 0x6000 | P | leaf);
@@ -398,7 +408,8 @@ fn access_rights_follow_the_manual() {
 #[test]
 fn copies_over_two_pages_are_all_or_nothing() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     map4(&memory, 0x7000, 0x6000 | P | W);
     map4(&memory, 0x8000, 0x9000 | P | W);
     let at = Gva::new(0x7ffc);
@@ -445,7 +456,8 @@ fn copies_over_two_pages_are_all_or_nothing() {
 #[test]
 fn a_32_bit_address_space_wraps() {
     let p2m = p2m();
-    let memory = GuestMemory::new(&p2m);
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
     let poke32 = |gpa, entry: u32| {
         memory
             .write_gpa(Gpa::new(gpa), &entry.to_le_bytes())
@@ -485,7 +497,8 @@ proptest! {
         len in 0_usize..9000,
     ) {
         let p2m = p2m();
-        let memory = GuestMemory::new(&p2m);
+        let cache = PageCache::new();
+        let memory = GuestMemory::new(&p2m, &cache);
         let bytes: Vec<u8> = table.iter().cycle().take(512 * 4).flat_map(|entry| entry.to_le_bytes()).collect();
         memory.write_gpa(Gpa::new(0), &bytes).expect("RAM");
         let mut buffer = vec![0; len];

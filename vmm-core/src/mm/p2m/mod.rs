@@ -15,24 +15,21 @@
 //! by guest or hypervisor scrubs its page and makes it present. That costs no invalidation.
 //!
 //! Changes return a [`Flush`], which the caller turns into INVEPT where the domain runs.
-#![expect(
-    unsafe_code,
-    reason = "opens guest pages, which it keeps allocated, to the hypervisor"
-)]
 
+mod cache;
 mod flush;
 mod tables;
 
-use core::marker::PhantomData;
-use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use abi::{DomId, Errno, Gfn, Hpa, Mfn, PAGE_SHIFT};
+use abi::{DomId, Errno, Gfn, Hpa, Mfn};
 use ept::{Attr, Entry, Ept, EptError, Leaf, MemType, PageSize};
 use spin::Mutex;
 
+pub use self::cache::PageCache;
+pub(super) use self::cache::Pages;
 pub use self::flush::Flush;
 use self::tables::Tables;
-use super::directmap::{self, Window};
 use super::frame::{Owner, frames};
 use super::page::PageRef;
 
@@ -119,6 +116,17 @@ pub struct P2m {
     touch: Mutex<()>,
     /// The duty of changes taken back; goes out with the next token.
     pending: Option<Flush>,
+    /// The number of this state of this p2m, among all states of all: a new one whenever a page
+    /// that was present goes away or loses a permission, so that what [`PageCache`] remembers of
+    /// an earlier one is not used.
+    generation: u64,
+}
+
+/// The next generation's number.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+fn next_generation() -> u64 {
+    GENERATIONS.fetch_add(1, Ordering::Relaxed)
 }
 
 impl P2m {
@@ -141,6 +149,7 @@ impl P2m {
             highest: Gfn::new(0),
             touch: Mutex::new(()),
             pending: None,
+            generation: next_generation(),
         })
     }
 
@@ -404,8 +413,10 @@ impl P2m {
         ))
     }
 
-    /// Adds what waits from before to a token on its way out.
+    /// Adds what waits from before to a token on its way out: every change that takes something
+    /// away ends here.
     fn hand_out(&mut self, mut flush: Flush) -> Flush {
+        self.generation = next_generation();
         if let Some(pending) = self.pending.take() {
             self.pending = flush.merge(pending).err();
         }
@@ -458,22 +469,18 @@ impl P2m {
         self.ept.entry(gfn)
     }
 
-    /// The run of memory around `gfn` that one page maps, ready to be read or written.
-    #[inline]
-    pub(super) fn run(&self, gfn: Gfn) -> Option<Run<'_>> {
+    /// The machine frame of a guest frame that has memory, which is present from here on, and
+    /// whether the guest may write it.
+    fn page(&self, gfn: Gfn) -> Option<(Mfn, bool)> {
         let (entry, size) = self.present(gfn)?;
-        Some(Run {
-            first: size.base(gfn).raw(),
-            frames: size.frames(),
-            base: directmap::ptr(entry.mfn().hpa()),
-            writable: entry.perms().contains(Perms::WRITE),
-            p2m: PhantomData,
-        })
+        let page = describe(entry, size, gfn);
+        Some((page.mfn, page.writable))
     }
 
     /// Lets go of up to `pages` pages of a domain that runs nowhere any more and never will;
     /// true when none is left. Dropping the value does the rest.
     pub fn release(&mut self, pages: usize) -> bool {
+        self.generation = next_generation();
         let mut from = Gfn::new(0);
         for _ in 0..pages {
             let Some(leaf) = self.ept.next(from) else {
@@ -502,52 +509,6 @@ impl Drop for P2m {
             .ept
             .clear(|leaf| frames().free(leaf.mfn, leaf.size.order()));
         flush.done(&self.tables);
-    }
-}
-
-/// Guest memory that one page maps; its frames stay allocated during `'a`, since unmapping
-/// needs the p2m to itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Run<'a> {
-    first: u64,
-    frames: u64,
-    /// Invariant: where the direct map has the machine frame of `first`; the `frames` frames
-    /// from there are mapped into the guest.
-    base: NonNull<u8>,
-    writable: bool,
-    p2m: PhantomData<&'a P2m>,
-}
-
-impl<'a> Run<'a> {
-    /// A run that holds no frame.
-    pub(super) const NONE: Self = Self {
-        first: 0,
-        frames: 0,
-        base: NonNull::dangling(),
-        writable: false,
-        p2m: PhantomData,
-    };
-
-    /// True when the guest may write here.
-    #[inline]
-    pub(super) const fn writable(&self) -> bool {
-        self.writable
-    }
-
-    /// The bytes of a guest frame, if it lies in this run.
-    #[inline]
-    pub(super) fn page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        let offset = gfn.raw().wrapping_sub(self.first);
-        if offset >= self.frames {
-            return None;
-        }
-        // SAFETY: the offset is that of a frame of the run, which is contiguous in the direct map
-        // by the invariant on `base`.
-        let page = unsafe { self.base.add(directmap::to_usize(offset << PAGE_SHIFT)) };
-        // SAFETY: the p2m holds the frame and, being borrowed, goes on doing so during `'a`. It
-        // is RAM in the direct map, as all frames of the frame table; guest RAM and pages shared
-        // with a guest never hold plain Rust data.
-        Some(unsafe { Window::new(page) })
     }
 }
 

@@ -61,7 +61,8 @@ fn ram_on_touch_is_scrubbed_at_the_first_touch() {
     assert_eq!(p2m.fault(gfn, Perms::WRITE), Fault::Resolved);
     let leaf = p2m.ept.lookup(gfn).expect("mapped");
     assert_eq!((leaf.size, leaf.attr.perms), (PageSize::Size2M, Perms::RWX));
-    let page = p2m.run(gfn).and_then(|run| run.page(gfn)).expect("memory");
+    let cache = PageCache::new();
+    let (page, _) = Pages::new(&p2m, &cache).page(gfn).expect("memory");
     let mut bytes = [1; 4096];
     page.read(0, &mut bytes);
     assert!(bytes.iter().all(|byte| *byte == 0));
@@ -83,6 +84,41 @@ fn ram_on_touch_is_scrubbed_at_the_first_touch() {
     assert_eq!(p2m.fault(Gfn::new(u64::MAX), Perms::READ), Fault::Hole);
     drop(p2m);
     nothing_left(domain);
+}
+
+#[test]
+fn what_was_remembered_of_an_earlier_state_is_not_used() {
+    let (mut p2m, _) = p2m();
+    p2m.populate(Gfn::new(0), 4, Backing::Now).expect("room");
+    let (mut other, _) = self::p2m();
+    other.populate(Gfn::new(0), 4, Backing::Now).expect("room");
+    let cache = PageCache::new();
+    let byte = |p2m: &P2m, gfn: u64| {
+        let (page, _) = Pages::new(p2m, &cache).page(Gfn::new(gfn))?;
+        let mut byte = [0];
+        page.read(0, &mut byte);
+        Some(byte[0])
+    };
+    for (p2m, value) in [(&p2m, 1), (&other, 2)] {
+        for gfn in 0..4 {
+            let (page, writable) = Pages::new(p2m, &cache).page(Gfn::new(gfn)).expect("RAM");
+            assert!(writable);
+            page.write(0, &[value]);
+        }
+    }
+    // Another p2m's pages are not taken for this one's, with the same cache in use for both.
+    assert_eq!((byte(&p2m, 1), byte(&other, 1)), (Some(1), Some(2)));
+    assert_eq!((byte(&p2m, 33), byte(&p2m, 1)), (None, Some(1)));
+    serve(p2m.remove(Gfn::new(1)).expect("RAM"), true);
+    assert_eq!((byte(&p2m, 1), byte(&p2m, 2)), (None, Some(1)));
+    // A page in its place is another one.
+    let page = PageRef::alloc(Owner::Domain(DomId(9))).expect("room");
+    page.write(0, &[3]);
+    let flush = p2m.insert_page(Gfn::new(2), page, PageKind::Shared, Perms::READ);
+    serve(flush.expect("no grant"), true);
+    assert_eq!(byte(&p2m, 2), Some(3));
+    let (_, writable) = Pages::new(&p2m, &cache).page(Gfn::new(2)).expect("shared");
+    assert!(!writable);
 }
 
 #[test]
