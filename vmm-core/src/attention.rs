@@ -43,6 +43,12 @@ impl Attention {
         self.0.store(true, Ordering::SeqCst);
     }
 
+    /// Asks for a look at what the pCPU itself has left to do.
+    #[inline(always)]
+    pub fn ask_self(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// True when a look has been asked for.
     #[inline(always)]
     #[must_use]

@@ -104,7 +104,12 @@ impl Scale {
     /// The fewest ticks after which [`Scale::ns`] reaches `ns`.
     #[must_use]
     pub const fn ticks(self, ns: u64) -> u64 {
-        let shifted = ((ns as u128) << 32).div_ceil(self.mul as u128);
+        // (ns << 32) / mul, rounded up, by two divisions of 64 bits: one of 128 takes five times
+        // the instructions.
+        let mul = self.mul as u64;
+        let (high, rest) = (ns / mul, ns % mul << 32);
+        let low = rest.div_ceil(mul);
+        let shifted = ((high as u128) << 32) + low as u128;
         saturate64(if self.shift >= 0 {
             shifted.div_ceil(1 << self.shift)
         } else {

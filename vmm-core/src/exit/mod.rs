@@ -77,20 +77,20 @@ pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
             v.finish(outcome)
         }
         Plain::InterruptWindow => {
-            v.cpu.look = true;
+            v.attention.ask_self();
             Next::Resume
         }
         Plain::PreemptionTimer => {
-            v.cpu.recheck_deadlines();
+            v.recheck_deadlines();
             Next::Resume
         }
         Plain::Hlt => {
-            v.cpu.recheck_deadlines();
+            v.recheck_deadlines();
             let outcome = idle::hlt(v);
             v.finish(outcome)
         }
         Plain::Wrmsr => {
-            v.cpu.recheck_deadlines();
+            v.recheck_deadlines();
             let outcome = msr::write(v);
             v.finish(outcome)
         }
@@ -99,7 +99,7 @@ pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
 
 /// Handles any exit.
 pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
-    v.cpu.look = true;
+    v.attention.ask_self();
     v.cpu.recheck |= !matches!(exit, Exit::Io(_) | Exit::ExternalInterrupt { .. });
     let outcome = dispatch(v, exit);
     v.finish(outcome)

@@ -18,7 +18,7 @@ use crate::time::{Tsc, ticks_from_us};
 #[inline(never)]
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
-    ctx.v.cpu.recheck_deadlines();
+    ctx.v.recheck_deadlines();
     match low_half(command) {
         YIELD => HypercallOutcome::DoneThen(0, Next::Yield),
         BLOCK => HypercallOutcome::DoneThen(0, Next::Block),

@@ -19,11 +19,11 @@ const SOON_NS: u64 = 100_000_000;
 #[inline(never)]
 pub(super) fn set_timer_op(ctx: &mut Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [low, high, ..] = args;
-    ctx.v.cpu.recheck_deadlines();
+    ctx.v.recheck_deadlines();
     // A 64-bit value takes two registers of a 32-bit caller.
     let timeout = if ctx.wide { low } else { high << 32 | low };
-    let clock = ctx.domain().clock;
-    let now = clock.system_time(Tsc::now());
+    let clock = &ctx.domain().clock;
+    let now = || clock.system_time(Tsc::now());
     ctx.v.cpu.timers.singleshot = match deadline(timeout, now) {
         Some(ns) => clock.instant(ns),
         None => Tsc::NEVER,
@@ -32,12 +32,22 @@ pub(super) fn set_timer_op(ctx: &mut Ctx<'_, '_>, args: Args) -> Result<u64, Err
 }
 
 /// When a timer set to `timeout` fires; never for 0.
-fn deadline(timeout: u64, now: u64) -> Option<u64> {
-    let absurd = i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR_NS;
+#[inline(always)]
+fn deadline(timeout: u64, now: impl Fn() -> u64) -> Option<u64> {
     match timeout {
         0 => None,
-        _ if absurd => Some(now.saturating_add(SOON_NS)),
-        _ => Some(timeout),
+        1..FAR_NS => Some(timeout),
+        FAR_NS.. => Some(far_deadline(timeout, now())),
+    }
+}
+
+#[cold]
+fn far_deadline(timeout: u64, now: u64) -> u64 {
+    let absurd = i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR_NS;
+    if absurd {
+        now.saturating_add(SOON_NS)
+    } else {
+        timeout
     }
 }
 
@@ -86,10 +96,12 @@ mod tests {
 
     #[test]
     fn a_timer_fires_when_asked_or_soon_if_that_is_absurd() {
-        assert_eq!(deadline(0, 50), None);
-        assert_eq!(deadline(100, 50), Some(100));
-        assert_eq!(deadline(20, 50), Some(20));
-        assert_eq!(deadline(50 + FAR_NS, 50), Some(50 + SOON_NS));
-        assert_eq!(deadline(-1i64 as u64, 50), Some(50 + SOON_NS));
+        assert_eq!(deadline(0, || 50), None);
+        assert_eq!(deadline(100, || 50), Some(100));
+        assert_eq!(deadline(20, || 50), Some(20));
+        assert_eq!(deadline(50 + FAR_NS, || 50), Some(50 + SOON_NS));
+        let late = 3 * FAR_NS;
+        assert_eq!(deadline(late + 7, || late), Some(late + 7));
+        assert_eq!(deadline(-1i64 as u64, || 50), Some(50 + SOON_NS));
     }
 }

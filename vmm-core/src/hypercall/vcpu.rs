@@ -27,7 +27,7 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     if ctx.domain().vcpu(id).is_none() {
         return Errno::Enoent.into();
     }
-    ctx.v.cpu.recheck_deadlines();
+    ctx.v.recheck_deadlines();
     match low_half(command) {
         SET_SINGLESHOT_TIMER => timer::set_singleshot(ctx, id, arg).into(),
         STOP_SINGLESHOT_TIMER => timer::stop_singleshot(ctx, id).into(),

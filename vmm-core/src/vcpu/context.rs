@@ -16,6 +16,7 @@ use super::ext_state::ExtState;
 use super::inject::PendingEvents;
 use super::timers::Timers;
 use super::{InitialState, VcpuInfo};
+use crate::attention::Attention;
 use crate::domain::{Domain, VcpuRef};
 use crate::exit::{cr as guest_cr, exception};
 use crate::fault::CrashReason;
@@ -76,10 +77,7 @@ pub struct CpuContext {
     pub crash: Option<CrashReason>,
     /// True while an interrupt-window or NMI-window exit is asked for.
     pub windows: bool,
-    /// Set when this vCPU's own exit left something to do before its next VM entry. What others
-    /// leave is announced by [`PerCpu::attention`](crate::percpu::PerCpu::attention).
-    pub look: bool,
-    /// Set, with `look`, when a deadline may have changed; the first one is then found anew.
+    /// Set when a deadline may have changed; see [`Running::recheck_deadlines`].
     pub recheck: bool,
     /// True while the vCPU sleeps in `SCHEDOP_poll`.
     pub polling: bool,
@@ -104,6 +102,8 @@ pub struct Running<'a> {
     pub vmcs: CurrentVmcs<'a>,
     /// Its other state.
     pub cpu: &'a mut CpuContext,
+    /// What its pCPU looks at before it goes straight back into the guest.
+    pub attention: &'a Attention,
 }
 
 impl Context {
@@ -147,7 +147,6 @@ impl Context {
                 .then_some(machine.controls.preemption_timer_shift),
             crash: None,
             windows: false,
-            look: true,
             recheck: true,
             polling: false,
             armed: Tsc::NEVER,
@@ -177,13 +176,6 @@ impl CpuContext {
         self.lapic
             .next_deadline()
             .map_or(Tsc::NEVER, |guest| host_tsc(guest, self.tsc_offset))
-    }
-
-    /// Notes that a deadline may have changed.
-    #[inline]
-    pub fn recheck_deadlines(&mut self) {
-        self.recheck = true;
-        self.look = true;
     }
 
     /// Changes what is added to the host TSC; the VMCS is the caller's to write.

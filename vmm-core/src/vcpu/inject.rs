@@ -46,7 +46,9 @@ impl Running<'_> {
             self.inject_pending();
         }
         // What could not be delivered yet is looked at again after the next exit.
-        self.cpu.look = self.cpu.windows || !self.cpu.pending.is_none();
+        if self.cpu.windows || !self.cpu.pending.is_none() {
+            self.attention.ask_self();
+        }
     }
 
     /// True when nothing waits and no window exit has been asked for.
@@ -160,7 +162,7 @@ impl Running<'_> {
 
     /// Raises an exception, together with the event whose delivery the last exit cut short.
     pub fn raise_event(&mut self, second: Event) {
-        self.cpu.look = true;
+        self.attention.ask_self();
         let Some(first) = self.cpu.pending.redeliver else {
             self.cpu.pending.exception = Some(second);
             return;

@@ -54,6 +54,7 @@ pub fn run(cpu: &PerCpu, vmx: &VmxOn, vcpu: &VcpuRef) {
                 vcpu,
                 vmcs: vmcs.load(vmx),
                 cpu: state,
+                attention: &cpu.attention,
             }
             .run(cpu)
         }
@@ -163,10 +164,10 @@ impl Running<'_> {
             stop: Tsc(0),
         };
         self.end_poll();
-        self.cpu.recheck_deadlines();
+        self.recheck_deadlines();
         loop {
             let mut now = Tsc::now();
-            if turn.stop <= now || self.must_look(cpu) {
+            if turn.stop <= now || self.must_look() {
                 match self.look(cpu, &mut turn, now) {
                     Ok(later) => now = later,
                     Err(leave) => return leave,
@@ -183,12 +184,19 @@ impl Running<'_> {
         }
     }
 
+    /// Notes that a deadline may have changed: before the next VM entry the first one is found
+    /// anew.
+    #[inline(always)]
+    pub fn recheck_deadlines(&mut self) {
+        self.cpu.recheck = true;
+        self.attention.ask_self();
+    }
+
     /// True when something other than time keeps the vCPU from going straight back into its
     /// guest.
     #[inline(always)]
-    fn must_look(&self, cpu: &PerCpu) -> bool {
-        cpu.attention.is_asked()
-            || self.cpu.look
+    fn must_look(&self) -> bool {
+        self.attention.is_asked()
             // The guest may set the flag by itself, so nobody else could tell.
             || self.cpu.info.as_ref().is_some_and(super::VcpuInfo::upcall_pending)
     }
@@ -197,7 +205,7 @@ impl Running<'_> {
     /// time then.
     #[inline(never)]
     fn look(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Result<Tsc, Leave> {
-        cpu.attention.take();
+        self.attention.take();
         if self.cpu.triple_fault {
             self.domain.crash(&CrashReason::TripleFault);
             return Err(Leave::Dead);
@@ -292,7 +300,7 @@ impl Running<'_> {
             return Some(Leave::Yield);
         }
         turn.contended = cpu.run_queue.lock().has_ready();
-        self.cpu.recheck_deadlines();
+        self.recheck_deadlines();
         None
     }
 

@@ -125,7 +125,7 @@ impl Mitigations {
     /// To be called right before VM entry.
     #[inline]
     pub fn before_entry(&self) {
-        if self.l1d_flush || self.verw {
+        if self.l1d_flush | self.verw {
             self.flush();
         }
     }
