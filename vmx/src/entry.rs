@@ -4,8 +4,8 @@
 //!  resume() ──call──► vm_resume: RSP saved in regs, GPRs loaded, VMRESUME
 //!                                   │ refused                    │ guest runs, then VM exit
 //!                                   ▼                            ▼ HOST_RIP, HOST_RSP
-//!                     ret with REFUSED_*          vm_exit: GPRs pushed into regs, RSP restored,
-//!                                                 ret with 0
+//!                     ret with CF or ZF           vm_exit: GPRs pushed into regs, RSP restored,
+//!                                                 ret with neither
 //! ```
 //!
 //! `HOST_RSP` points just past the register block: the exit pushes the guest's registers right
@@ -21,11 +21,6 @@ use core::arch::{asm, naked_asm};
 
 use crate::regs::GuestRegs;
 
-/// The entry was refused without a VM-instruction error.
-pub(crate) const REFUSED_INVALID: u64 = 1;
-/// The entry was refused with one.
-const REFUSED_VALID: u64 = 2;
-
 /// The value of `HOST_RSP` that belongs to `regs`.
 #[inline]
 pub(crate) fn host_rsp(regs: &mut GuestRegs) -> u64 {
@@ -37,39 +32,41 @@ pub(crate) fn exit_address() -> u64 {
     vm_exit as *const () as u64
 }
 
-/// Calls one of the entries below.
+/// Calls one of the entries below; true when it was refused.
 macro_rules! enter {
     ($regs:expr, $entry:ident) => {{
-        let outcome: u64;
         // Everything the guest or the code below changes is named as clobbered; RBX and RBP, which
         // cannot be, are saved around the call. The host state brings back RSP, segments and
-        // control registers.
+        // control registers. A VM exit clears the flags, and what follows it leaves them alone
+        // (SDM 3C, "Loading Host RIP, RSP, and RFLAGS"); a refused entry sets CF or ZF.
         asm!(
             "push rbp",
             "push rbx",
             "call {enter}",
             "pop rbx",
             "pop rbp",
+            "jbe {refused}",
             enter = sym $entry,
-            inout("rdi") &raw mut *$regs => _,
-            out("rax") outcome,
+            refused = label { return true },
+            in("rdi") &raw mut *$regs,
             out("r12") _,
             out("r13") _,
             out("r14") _,
             out("r15") _,
             clobber_abi("sysv64"),
         );
-        outcome
+        false
     }};
 }
-/// Enters the guest with VMRESUME; returns 0 after a VM exit, or a `REFUSED_*`.
+
+/// Enters the guest with VMRESUME; returns false after a VM exit, true when it was refused.
 ///
 /// # Safety
 /// 1. A VMCS is current whose host state is this CPU's, with `HOST_RIP` = [`exit_address`] and
 ///    `HOST_RSP` = [`host_rsp`] of these `regs`.
 /// 2. It has been launched.
 #[inline(always)]
-pub(crate) unsafe fn resume(regs: &mut GuestRegs) -> u64 {
+pub(crate) unsafe fn resume(regs: &mut GuestRegs) -> bool {
     // SAFETY: the caller's promise.
     unsafe { enter!(regs, vm_resume) }
 }
@@ -78,7 +75,7 @@ pub(crate) unsafe fn resume(regs: &mut GuestRegs) -> u64 {
 ///
 /// # Safety
 /// As for [`resume`], but the VMCS is clear.
-pub(crate) unsafe fn launch(regs: &mut GuestRegs) -> u64 {
+pub(crate) unsafe fn launch(regs: &mut GuestRegs) -> bool {
     // SAFETY: the caller's promise.
     unsafe { enter!(regs, vm_launch) }
 }
@@ -108,13 +105,8 @@ macro_rules! entry {
                 "mov r15, [rdi + 0x78]",
                 "mov rdi, [rdi + 0x38]",
                 $instruction,
-                // Only a refused entry comes here: CF for VMfailInvalid, ZF for VMfailValid.
-                "mov eax, {valid}",
-                "mov ecx, {invalid}",
-                "cmovc eax, ecx",
+                // Only a refused entry comes here, with CF for VMfailInvalid, ZF for VMfailValid.
                 "ret",
-                valid = const REFUSED_VALID,
-                invalid = const REFUSED_INVALID,
             )
         }
     };
@@ -146,7 +138,6 @@ unsafe extern "sysv64" fn vm_exit() {
         "push rcx",
         "push rax",
         "mov rsp, [rsp - 8]",
-        "xor eax, eax",
         "ret",
     )
 }

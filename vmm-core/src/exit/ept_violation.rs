@@ -147,10 +147,11 @@ impl emulate::Machine for Running<'_> {
             emulate::Access::Read => Access::READ,
             emulate::Access::Write => Access::WRITE,
         };
-        match self
-            .instruction_linear()
-            .translate(&GuestMemory::new(&p2m, &self.cpu.pages), address, access)
-        {
+        match self.instruction_linear().translate(
+            &GuestMemory::new(&p2m, &self.cpu.pages),
+            address,
+            access,
+        ) {
             Ok(gpa) => Ok(gpa),
             Err(AccessError::Fault(fault)) => Err(fault),
             // A page table lies where there is no memory.

@@ -80,17 +80,17 @@ pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
             v.attention.ask_self();
             Next::Resume
         }
-        Plain::PreemptionTimer => {
-            v.recheck_deadlines();
-            Next::Resume
-        }
+        // The time to stop at has come, as the loop will see.
+        Plain::PreemptionTimer => Next::Resume,
         Plain::Hlt => {
             v.recheck_deadlines();
+            v.attention.ask_self();
             let outcome = idle::hlt(v);
             v.finish(outcome)
         }
         Plain::Wrmsr => {
             v.recheck_deadlines();
+            v.attention.ask_self();
             let outcome = msr::write(v);
             v.finish(outcome)
         }
@@ -100,7 +100,9 @@ pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
 /// Handles any exit.
 pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
     v.attention.ask_self();
-    v.cpu.recheck |= !matches!(exit, Exit::Io(_) | Exit::ExternalInterrupt { .. });
+    if !matches!(exit, Exit::Io(_) | Exit::ExternalInterrupt { .. }) {
+        v.recheck_deadlines();
+    }
     let outcome = dispatch(v, exit);
     v.finish(outcome)
 }

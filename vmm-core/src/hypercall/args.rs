@@ -1,13 +1,11 @@
 //! What a hypercall works on: the running vCPU, and its memory by linear address.
 
-use core::cell::Cell;
-
 use abi::{DomId, Errno, Gpa, Gva, PAGE_SIZE};
 use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::domain::{Domain, list};
-use crate::mm::guest_mem::{Access, GuestMemory, Linear};
+use crate::mm::guest_mem::{Access, GuestMemory, Kernel, Linear};
 use crate::mm::page::PageRef;
 use crate::vcpu::Running;
 
@@ -20,8 +18,6 @@ pub struct Ctx<'a, 'v> {
     pub v: &'a mut Running<'v>,
     /// True when it called from 64-bit code.
     pub wide: bool,
-    /// How it translates addresses; found out when first needed.
-    linear: Cell<Option<Linear>>,
 }
 
 /// Guest memory that stays where it is: one page or two, and where in the first it starts.
@@ -36,11 +32,7 @@ pub struct Pinned {
 impl<'a, 'v> Ctx<'a, 'v> {
     /// A call by the vCPU `v`.
     pub const fn new(v: &'a mut Running<'v>, wide: bool) -> Self {
-        Self {
-            v,
-            wide,
-            linear: Cell::new(None),
-        }
+        Self { v, wide }
     }
 
     /// The caller's domain.
@@ -65,7 +57,24 @@ impl<'a, 'v> Ctx<'a, 'v> {
     fn read_bytes(&self, at: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
         let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
-        Ok(memory.read_linear(&self.linear(), Gva::new(at), bytes, Access::READ)?)
+        let at = Gva::new(at);
+        if let Some(kernel) = self.kernel()
+            && let Some((page, offset)) = memory.straight(kernel, at, bytes.len(), Access::READ)
+        {
+            page.read(offset, bytes);
+            return Ok(());
+        }
+        self.read_otherwise(&memory, at, bytes)
+    }
+
+    #[inline(never)]
+    fn read_otherwise(
+        &self,
+        memory: &GuestMemory<'_>,
+        at: Gva,
+        bytes: &mut [u8],
+    ) -> Result<(), Errno> {
+        Ok(memory.read_linear(&self.linear(), at, bytes, Access::READ)?)
     }
 
     /// Copies a value in that 32-bit callers lay out otherwise.
@@ -94,7 +103,11 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Compat: FromBytes + IntoBytes,
     {
         let p2m = self.v.domain.p2m.read();
-        self.read_element_in::<Wide, Compat>(&GuestMemory::new(&p2m, &self.v.cpu.pages), array, index)
+        self.read_element_in::<Wide, Compat>(
+            &GuestMemory::new(&p2m, &self.v.cpu.pages),
+            array,
+            index,
+        )
     }
 
     /// The same, with the domain's memory open already.
@@ -146,7 +159,25 @@ impl<'a, 'v> Ctx<'a, 'v> {
     #[inline(never)]
     fn write_bytes(&self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
-        Ok(GuestMemory::new(&p2m, &self.v.cpu.pages).write_linear(&self.linear(), Gva::new(at), bytes)?)
+        let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
+        let at = Gva::new(at);
+        if let Some(kernel) = self.kernel()
+            && let Some((page, offset)) = memory.straight(kernel, at, bytes.len(), Access::WRITE)
+        {
+            page.write(offset, bytes);
+            return Ok(());
+        }
+        self.write_otherwise(&memory, at, bytes)
+    }
+
+    #[inline(never)]
+    fn write_otherwise(
+        &self,
+        memory: &GuestMemory<'_>,
+        at: Gva,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
+        Ok(memory.write_linear(&self.linear(), at, bytes)?)
     }
 
     /// Copies one field out of a structure that starts at `at`.
@@ -217,13 +248,13 @@ impl<'a, 'v> Ctx<'a, 'v> {
         })
     }
 
-    #[inline(always)]
     fn linear(&self) -> Linear {
-        if let Some(linear) = self.linear.get() {
-            return linear;
-        }
-        let linear = self.v.supervisor_linear();
-        self.linear.set(Some(linear));
-        linear
+        self.v.supervisor_linear()
+    }
+
+    /// The short form of [`Self::linear`] for a 64-bit kernel.
+    #[inline(always)]
+    fn kernel(&self) -> Option<Kernel> {
+        if self.wide { self.v.kernel() } else { None }
     }
 }

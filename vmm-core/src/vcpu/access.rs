@@ -7,7 +7,7 @@ use super::Running;
 use crate::exit::cr::{self, efer};
 use crate::exit::{Next, Outcome};
 use crate::fault::{CrashReason, GuestFault};
-use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Linear};
+use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Kernel, Linear};
 
 /// Encoding number of RSP.
 const RSP: u8 = vmx::RSP;
@@ -100,6 +100,16 @@ impl Running<'_> {
         let active = cr0 & PAGING != 0;
         let long = self.cpu.efer & efer::LME != 0;
         self.cpu.efer | if active && long { efer::LMA } else { 0 }
+    }
+
+    /// How a guest in 64-bit mode translates linear addresses now, at supervisor level; `None`
+    /// when only [`Running::supervisor_linear`] can tell.
+    #[inline(always)]
+    #[must_use]
+    pub fn kernel(&self) -> Option<Kernel> {
+        let cr3 = self.vmcs.read(field::GUEST_CR3);
+        let cr4 = self.vmcs.read(field::GUEST_CR4);
+        Kernel::new(cr3, cr4, self.cpu.efer)
     }
 
     /// How the guest translates linear addresses now, at supervisor level.

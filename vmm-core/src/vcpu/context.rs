@@ -15,7 +15,7 @@ use vmx::{GuestRegs, InveptKind, VmxOn};
 use super::ext_state::ExtState;
 use super::inject::PendingEvents;
 use super::timers::Timers;
-use super::{InitialState, VcpuInfo};
+use super::{InitialState, Vcpu, VcpuInfo};
 use crate::attention::Attention;
 use crate::domain::{Domain, VcpuRef};
 use crate::exit::{cr as guest_cr, exception};
@@ -73,12 +73,15 @@ pub struct CpuContext {
     /// How much slower than the TSC the VMX-preemption timer counts, as a power of two; `None`
     /// without that timer.
     pub preemption_timer_shift: Option<u8>,
+    /// How many ticks of the TSC that timer can count; no end without it.
+    pub timer_reach: u64,
     /// Why the domain is to be ended, with [`Next::Crash`](crate::exit::Next::Crash).
     pub crash: Option<CrashReason>,
     /// True while an interrupt-window or NMI-window exit is asked for.
     pub windows: bool,
-    /// Set when a deadline may have changed; see [`Running::recheck_deadlines`].
-    pub recheck: bool,
+    /// When the guest must be left at the latest; 0 when a deadline has changed and it is to be
+    /// found anew.
+    pub stop: Tsc,
     /// True while the vCPU sleeps in `SCHEDOP_poll`.
     pub polling: bool,
     /// What the local APIC's timer was last set to for this vCPU, without a preemption timer.
@@ -98,6 +101,8 @@ pub struct Running<'a> {
     pub domain: &'a Arc<Domain>,
     /// The vCPU, as others see it.
     pub vcpu: &'a VcpuRef,
+    /// The same, found already.
+    pub shared: &'a Vcpu,
     /// Its VMCS.
     pub vmcs: CurrentVmcs<'a>,
     /// Its other state.
@@ -128,6 +133,11 @@ impl Context {
             tsc_khz: u32::try_from(time::tsc_khz()).unwrap_or(u32::MAX),
             phys_bits: machine.phys_bits,
         });
+        let preemption_timer_shift = machine
+            .controls
+            .features
+            .contains(Features::PREEMPTION_TIMER)
+            .then_some(machine.controls.preemption_timer_shift);
         let cpu = CpuContext {
             regs: GuestRegs::new(),
             lapic,
@@ -140,14 +150,12 @@ impl Context {
             pending: PendingEvents::default(),
             info: None,
             mitigations: machine.mitigations,
-            preemption_timer_shift: machine
-                .controls
-                .features
-                .contains(Features::PREEMPTION_TIMER)
-                .then_some(machine.controls.preemption_timer_shift),
+            preemption_timer_shift,
+            timer_reach: preemption_timer_shift
+                .map_or(u64::MAX, |shift| u64::from(u32::MAX - 1) << (shift & 31)),
             crash: None,
             windows: false,
-            recheck: true,
+            stop: Tsc(0),
             polling: false,
             armed: Tsc::NEVER,
             efer: 0,

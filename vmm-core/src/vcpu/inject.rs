@@ -58,7 +58,7 @@ impl Running<'_> {
         !cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending)
             && cpu.lapic.is_quiet()
             && cpu.pending.is_none()
-            && !self.vcpu.inbox.nmi_pending()
+            && !self.shared.inbox.nmi_pending()
             && !cpu.windows
     }
 

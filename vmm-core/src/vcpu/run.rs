@@ -20,6 +20,10 @@ use crate::time::Tsc;
 /// `VMASST_TYPE_runstate_update_flag` (`public/xen.h`), as a bit of [`Domain::vm_assist`].
 const RUNSTATE_UPDATE_FLAG: u32 = 1 << 5;
 
+/// [`CpuContext::stop`](super::context::CpuContext::stop) is to be found: a time that is always
+/// past.
+const STOP_UNKNOWN: Tsc = Tsc(0);
+
 /// Why a vCPU leaves its pCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Leave {
@@ -52,6 +56,7 @@ pub fn run(cpu: &PerCpu, vmx: &VmxOn, vcpu: &VcpuRef) {
             Running {
                 domain,
                 vcpu,
+                shared: vcpu,
                 vmcs: vmcs.load(vmx),
                 cpu: state,
                 attention: &cpu.attention,
@@ -149,10 +154,6 @@ struct Turn {
     slice_end: Tsc,
     /// True while others are ready.
     contended: bool,
-    /// When the guest must be left at the latest; found anew when [`CpuContext::recheck`] is set.
-    ///
-    /// [`CpuContext::recheck`]: super::context::CpuContext::recheck
-    stop: Tsc,
 }
 
 impl Running<'_> {
@@ -161,19 +162,19 @@ impl Running<'_> {
         let mut turn = Turn {
             slice_end: Tsc::now().after(sched::slice_ticks()),
             contended: cpu.run_queue.lock().has_ready(),
-            stop: Tsc(0),
         };
         self.end_poll();
         self.recheck_deadlines();
+        self.attention.ask_self();
         loop {
             let mut now = Tsc::now();
-            if turn.stop <= now || self.must_look() {
-                match self.look(cpu, &mut turn, now) {
+            if self.cpu.stop <= now || self.must_look() {
+                match self.pause(cpu, &mut turn, now) {
                     Ok(later) => now = later,
                     Err(leave) => return leave,
                 }
             }
-            self.arm_timer(now, turn.stop);
+            self.arm_timer(now, self.cpu.stop);
             self.cpu.mitigations.before_entry();
             let next = self.enter();
             if next != Next::Resume
@@ -188,8 +189,7 @@ impl Running<'_> {
     /// anew.
     #[inline(always)]
     pub fn recheck_deadlines(&mut self) {
-        self.cpu.recheck = true;
-        self.attention.ask_self();
+        self.cpu.stop = STOP_UNKNOWN;
     }
 
     /// True when something other than time keeps the vCPU from going straight back into its
@@ -201,8 +201,23 @@ impl Running<'_> {
             || self.cpu.info.as_ref().is_some_and(super::VcpuInfo::upcall_pending)
     }
 
+    /// Something keeps the vCPU from going straight back: often no more than a timer that it has
+    /// just set.
+    #[cold]
+    #[inline(never)]
+    fn pause(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Result<Tsc, Leave> {
+        if self.cpu.stop == STOP_UNKNOWN {
+            self.find_stop(cpu, turn, now);
+            if self.cpu.stop > now && !self.must_look() {
+                return Ok(now);
+            }
+        }
+        self.look(cpu, turn, now)
+    }
+
     /// Looks for all that has to be done before the guest may go on and does it; answers with the
     /// time then.
+    #[cold]
     #[inline(never)]
     fn look(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Result<Tsc, Leave> {
         self.attention.take();
@@ -210,7 +225,7 @@ impl Running<'_> {
             self.domain.crash(&CrashReason::TripleFault);
             return Err(Leave::Dead);
         }
-        if self.vcpu.is_signalled()
+        if self.shared.is_signalled()
             && let Some(leave) = self.serve_signals()
         {
             return Err(leave);
@@ -220,17 +235,19 @@ impl Running<'_> {
         {
             return Err(leave);
         }
-        if core::mem::take(&mut self.cpu.recheck) {
-            turn.stop = self.next_stop(cpu, turn);
+        if self.cpu.stop == STOP_UNKNOWN {
+            self.find_stop(cpu, turn, now);
         }
-        if turn.stop <= now
+        if self.cpu.stop <= now
             && let Some(leave) = self.stop_is_due(cpu, turn, now)
         {
             return Err(leave);
         }
         catch_up_with_flushes(cpu, self.domain);
         self.inject();
-        Ok(Tsc::now())
+        let now = Tsc::now();
+        self.cpu.stop = self.cpu.stop.max(now);
+        Ok(now)
     }
 
     /// Enters the guest and handles its exit.
@@ -248,6 +265,7 @@ impl Running<'_> {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn exit_with_details(&mut self, reason: ExitReason) -> Next {
         let decoded = self.vmcs.details(reason);
@@ -260,6 +278,7 @@ impl Running<'_> {
     }
 
     /// Does what an exit ended with, other than going on.
+    #[cold]
     #[inline(never)]
     fn act(&mut self, next: Next) -> Option<Leave> {
         match next {
@@ -317,7 +336,12 @@ impl Running<'_> {
             queue.wake_due(now);
             turn.contended = queue.has_ready();
         }
-        turn.stop = self.next_stop(cpu, turn);
+        self.find_stop(cpu, turn, now);
+        // The events just raised are looked at in a moment.
+        self.attention.take();
+        if cpu.need_resched.load(Ordering::Relaxed) {
+            self.attention.ask_self();
+        }
         // A watchdog may just have ended the domain.
         if self.vcpu.is_signalled()
             && let Some(leave) = self.serve_signals()
@@ -327,7 +351,15 @@ impl Running<'_> {
         (turn.contended && turn.slice_end <= now).then_some(Leave::Yield)
     }
 
+    /// Finds when the guest must be left at the latest. What the timer cannot count to is cut off.
+    #[inline(always)]
+    fn find_stop(&mut self, cpu: &PerCpu, turn: &Turn, now: Tsc) {
+        let reach = now.after(self.cpu.timer_reach);
+        self.cpu.stop = self.next_stop(cpu, turn).min(reach);
+    }
+
     /// When the guest must be left at the latest.
+    #[inline(always)]
     fn next_stop(&self, cpu: &PerCpu, turn: &Turn) -> Tsc {
         let own = self.own_deadline();
         let sleepers = cpu.run_queue.lock().next_deadline();
@@ -358,24 +390,30 @@ impl Running<'_> {
         self.cpu.expire_lapic_timer(now);
     }
 
-    /// Makes sure the guest is left by `until`: by the VMX-preemption timer, which costs no exit
+    /// Makes sure the guest is left by `until`, which is not past: by the VMX-preemption timer, which costs no exit
     /// to set, or else by the local APIC's timer.
     #[inline(always)]
     fn arm_timer(&mut self, now: Tsc, until: Tsc) {
         if let Some(shift) = self.cpu.preemption_timer_shift {
-            // Never before `until`, and with one tick for the guest when that is past.
-            let ticks = until.since(now) >> (shift & 63);
-            let value = low32(ticks.min(u64::from(u32::MAX - 1)) + 1);
-            self.vmcs.write(field::VMX_PREEMPTION_TIMER_VALUE, value);
-        } else if self.cpu.armed != until {
+            // Never before `until`, and with one tick for the guest at least. What the timer does
+            // not reach is cut off by `find_stop`.
+            let ticks = until.0.wrapping_sub(now.0) >> (shift & 63);
+            self.vmcs.write(
+                field::VMX_PREEMPTION_TIMER_VALUE,
+                low32(ticks).wrapping_add(1),
+            );
+        } else {
             self.arm_apic_timer(until);
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn arm_apic_timer(&mut self, until: Tsc) {
-        self.cpu.armed = until;
-        vmx::cpu::apic::arm_timer((until != Tsc::NEVER).then_some(TscDeadline(until.0)));
+        if self.cpu.armed != until {
+            self.cpu.armed = until;
+            vmx::cpu::apic::arm_timer((until != Tsc::NEVER).then_some(TscDeadline(until.0)));
+        }
     }
 
     /// An IRET that had ended NMI blocking is to run again: it ends the blocking then.

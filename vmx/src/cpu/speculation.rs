@@ -66,6 +66,8 @@ pub struct Mitigations {
     pub enhanced_ibrs: bool,
     /// The CPU has L1TF but no way to flush.
     pub l1tf_unmitigated: bool,
+    /// One of those before VM entry is called for.
+    before_entry: bool,
 }
 
 impl Mitigations {
@@ -95,10 +97,13 @@ impl Mitigations {
         let stale_data =
             caps & arch::FB_CLEAR != 0 && caps & arch::STALE_DATA_NO != arch::STALE_DATA_NO;
         let register_file = caps & arch::RFDS_CLEAR != 0 && caps & arch::RFDS_NO == 0;
+        let l1d_flush = l1tf && can_flush;
+        let verw = buffers || stale_data || register_file;
         Self {
             ibpb: facts.leaf7_edx & IBRS_IBPB != 0,
-            l1d_flush: l1tf && can_flush,
-            verw: buffers || stale_data || register_file,
+            l1d_flush,
+            verw,
+            before_entry: l1d_flush || verw,
             enhanced_ibrs: facts.leaf7_edx & IBRS_IBPB != 0 && caps & arch::IBRS_ALL != 0,
             l1tf_unmitigated: l1tf && !can_flush,
         }
@@ -123,14 +128,15 @@ impl Mitigations {
     }
 
     /// To be called right before VM entry.
-    #[inline]
+    #[inline(always)]
     pub fn before_entry(&self) {
-        if self.l1d_flush | self.verw {
+        if self.before_entry {
             self.flush();
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn flush(&self) {
         if self.l1d_flush {
             // SAFETY: the MSR exists (CPUID); bit 0 writes back and drops the L1 data cache.

@@ -105,14 +105,14 @@ impl<'a> CurrentVmcs<'a> {
     /// When the VMCS holds no host state of this CPU.
     #[inline(always)]
     pub fn run(&mut self, regs: &mut GuestRegs) -> Result<ExitReason, EntryFailure> {
-        if self.vmcs.resumable != entry::host_rsp(regs) {
+        if self.vmcs.resumable != (&raw mut *regs).addr() {
             return self.run_anew(regs);
         }
         // SAFETY: the VMCS is current and, by the invariant on `resumable`, launched with the
         // HOST_RSP of `regs` and host state of this CPU.
         let refused = unsafe { entry::resume(regs) };
-        if refused != 0 {
-            return Err(entry_failure(refused));
+        if refused {
+            return Err(entry_failure());
         }
         Ok(ExitReason(self.read(field::EXIT_REASON)))
     }
@@ -138,8 +138,8 @@ impl<'a> CurrentVmcs<'a> {
             // SAFETY: as above, and the VMCS has been clear since the last VMCLEAR.
             unsafe { entry::launch(regs) }
         };
-        if refused != 0 {
-            return Err(entry_failure(refused));
+        if refused {
+            return Err(entry_failure());
         }
         let reason = self.read(field::EXIT_REASON);
         // A VM entry that fails on guest state launches nothing.
@@ -147,7 +147,7 @@ impl<'a> CurrentVmcs<'a> {
             self.vmcs.launched = true;
         }
         if self.vmcs.launched {
-            self.vmcs.resumable = host_rsp;
+            self.vmcs.resumable = (&raw mut *regs).addr();
         }
         Ok(ExitReason(reason))
     }
@@ -279,12 +279,14 @@ impl<'a> CurrentVmcs<'a> {
     }
 }
 
+/// Why the entry that was just refused was. Without a current VMCS there is no error to read.
 #[cold]
-fn entry_failure(refused: u64) -> EntryFailure {
-    EntryFailure(if refused == entry::REFUSED_INVALID {
+fn entry_failure() -> EntryFailure {
+    let error = instr::last_error();
+    EntryFailure(if error.0 == 0 {
         VmFail::Invalid
     } else {
-        VmFail::Valid(instr::last_error())
+        VmFail::Valid(error)
     })
 }
 

@@ -24,9 +24,9 @@ pub struct Vmcs {
     pub(super) launched: bool,
     /// [`VmxOn::id`] of the CPU this VMCS is active on.
     active_on: u32,
-    /// Invariant: 0, or what `HOST_RSP` holds while VMRESUME is possible: the VMCS is launched and
-    /// holds host state of the CPU it is active on.
-    pub(super) resumable: u64,
+    /// Invariant: 0, or the address of the registers that `HOST_RSP` belongs to while VMRESUME is
+    /// possible: the VMCS is launched and holds host state of the CPU it is active on.
+    pub(super) resumable: usize,
     /// [`VmxOn::id`] of the CPU whose host state the VMCS holds.
     pub(super) host_of: u32,
     /// What the primary processor-based controls hold.

@@ -21,22 +21,22 @@ const CR0_WP: u64 = 1 << 16;
 const CR0_PG: u64 = 1 << 31;
 const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
-const CR4_LA57: u64 = 1 << 12;
+pub(super) const CR4_LA57: u64 = 1 << 12;
 const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
 const EFER_LMA: u64 = 1 << 10;
-const EFER_NXE: u64 = 1 << 11;
+pub(super) const EFER_NXE: u64 = 1 << 11;
 
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NX: u64 = 1 << 63;
+pub(super) const PRESENT: u64 = 1 << 0;
+pub(super) const WRITABLE: u64 = 1 << 1;
+pub(super) const USER: u64 = 1 << 2;
+pub(super) const ACCESSED: u64 = 1 << 5;
+pub(super) const DIRTY: u64 = 1 << 6;
+pub(super) const LARGE: u64 = 1 << 7;
+pub(super) const NX: u64 = 1 << 63;
 
 /// Bits 51:12, where a 64-bit entry has its frame.
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// Bits 2:1, 8:5 of a PAE page-directory-pointer entry, which are reserved.
 const PDPTE_RESERVED: u64 = 0x1e6;
 
@@ -193,66 +193,7 @@ impl Linear {
     ///
     /// # Errors
     /// The page fault or general protection the access would raise.
-    #[inline(always)]
     pub fn translate(
-        &self,
-        memory: &GuestMemory<'_>,
-        at: Gva,
-        access: Access,
-    ) -> Result<Gpa, AccessError> {
-        // 64-bit code, which hypercalls come from, has the straight way, unless anything is
-        // missing or wrong: then the long one looks again.
-        if self.mode.kind == Kind::Level4
-            && let Some(gpa) = self.walk_straight(memory, at, access)
-        {
-            return Ok(gpa);
-        }
-        self.translate_otherwise(memory, at, access)
-    }
-
-    /// Follows four levels to a page that is there, with all flags set and all rights granted.
-    #[inline(always)]
-    fn walk_straight(&self, memory: &GuestMemory<'_>, at: Gva, access: Access) -> Option<Gpa> {
-        let at = canonical::<16>(at).ok()?.raw();
-        let reserved = self.mode.reserved;
-        let (mut all, mut any) = (!0, 0);
-        let mut shift = 39_u32;
-        let mut table = self.cr3 & FRAME;
-        let leaf = loop {
-            let gpa = Gpa::new(table | at >> shift << 3 & 0xff8);
-            let entry = memory
-                .page(gpa.gfn())?
-                .word64(gpa.page_offset())
-                .load(Ordering::Acquire);
-            if entry & (reserved | PRESENT) != PRESENT {
-                return None;
-            }
-            all &= entry;
-            any |= entry;
-            if shift == 12 {
-                break entry;
-            }
-            if entry & LARGE != 0 {
-                if self.large_is_reserved(shift, entry) {
-                    return None;
-                }
-                break entry;
-            }
-            table = entry & FRAME;
-            shift = shift.saturating_sub(9);
-        };
-        let missing = ACCESSED & !all | if access.writes() { DIRTY & !leaf } else { 0 };
-        let rights = all & (USER | WRITABLE) | any & NX;
-        if missing != 0 || self.is_denied(rights, access) {
-            return None;
-        }
-        let offset = (1_u64 << shift).wrapping_sub(1);
-        Some(Gpa::new(leaf & FRAME & !offset | at & offset))
-    }
-
-    /// Translates in any mode, for any access.
-    #[inline(never)]
-    fn translate_otherwise(
         &self,
         memory: &GuestMemory<'_>,
         at: Gva,

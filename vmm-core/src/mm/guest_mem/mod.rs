@@ -12,11 +12,13 @@
     clippy::wildcard_enum_match_arm
 )]
 
+mod kernel;
 mod linear;
 
 use abi::{Errno, Gfn, Gpa, Gva, PAGE_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+pub use self::kernel::Kernel;
 pub use self::linear::{Access, Linear};
 use super::directmap::Window;
 use super::p2m::{P2m, PageCache, Pages};
@@ -50,7 +52,7 @@ impl<'a> GuestMemory<'a> {
     /// Opens a domain's memory; `cache` remembers pages from one time to the next.
     #[inline(always)]
     #[must_use]
-    pub const fn new(p2m: &'a P2m, cache: &'a PageCache) -> Self {
+    pub fn new(p2m: &'a P2m, cache: &'a PageCache) -> Self {
         Self {
             pages: Pages::new(p2m, cache),
         }
@@ -149,7 +151,7 @@ impl<'a> GuestMemory<'a> {
     /// # Errors
     /// [`AccessError`] of the first page that fails. An access that touches two pages fails
     /// before it reads anything.
-    #[inline(always)]
+    #[inline]
     pub fn read_linear(
         &self,
         linear: &Linear,
@@ -197,7 +199,7 @@ impl<'a> GuestMemory<'a> {
     /// # Errors
     /// [`AccessError`] of the first page that fails. An access that touches two pages fails
     /// before it writes anything.
-    #[inline(always)]
+    #[inline]
     pub fn write_linear(&self, linear: &Linear, at: Gva, bytes: &[u8]) -> Result<(), AccessError> {
         if bytes.len() > room(at.page_offset()) || bytes.is_empty() {
             return self.write_pages(linear, at, bytes);
@@ -230,7 +232,7 @@ impl<'a> GuestMemory<'a> {
     }
 
     /// The bytes of the page a linear address is in, and the offset in it.
-    #[inline(always)]
+    #[inline]
     fn linear_page(
         &self,
         linear: &Linear,
@@ -263,17 +265,38 @@ impl<'a> GuestMemory<'a> {
             .map(Some)
     }
 
+    /// The bytes that a 64-bit kernel has at an address, for the usual small access: in one page,
+    /// with nothing missing. If there is more to it, [`Linear`] tells.
+    #[inline(always)]
+    pub fn straight(
+        &self,
+        kernel: Kernel,
+        at: Gva,
+        len: usize,
+        access: Access,
+    ) -> Option<(Window<'a>, usize)> {
+        if len > room(at.page_offset()) {
+            return None;
+        }
+        let gpa = kernel.translate(self, at, access)?;
+        let page = if access.writes() {
+            self.writable_page(gpa.gfn())
+        } else {
+            self.page(gpa.gfn())
+        };
+        Some((page?, gpa.page_offset()))
+    }
+
     /// The bytes of a guest frame, if it has any.
     #[inline(always)]
     fn page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        self.pages.page(gfn).map(|(page, _)| page)
+        self.pages.page(gfn)
     }
 
     /// The bytes of a guest frame that the guest may write.
     #[inline(always)]
     fn writable_page(&self, gfn: Gfn) -> Option<Window<'a>> {
-        let (page, writable) = self.pages.page(gfn)?;
-        writable.then_some(page)
+        self.pages.writable_page(gfn)
     }
 }
 

@@ -84,6 +84,43 @@ fn page_fault(address: u64, code: u32) -> AccessError {
 }
 
 #[test]
+fn the_short_way_reaches_pages_of_every_size() {
+    let p2m = p2m();
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
+    let kernel = Kernel::new(ROOT, PAE, LMA | NXE).expect("four levels");
+    let all = P | W | A | D;
+    poke(&memory, ROOT, 0x2000 | all);
+    poke(&memory, 0x2000, 0x3000 | all);
+    poke(&memory, 0x2008, 0x4000_0000 | PS | all);
+    poke(&memory, 0x3000, 0x4000 | all);
+    poke(&memory, 0x3008, 0x60_0000 | PS | all);
+    poke(&memory, 0x4000 + 8 * 5, 0x9000 | all);
+    let gpa = |at: u64, access| {
+        kernel
+            .translate(&memory, Gva::new(at), access)
+            .map(Gpa::raw)
+    };
+    assert_eq!(gpa(0x5123, Access::WRITE), Some(0x9123));
+    assert_eq!(gpa(0x2a_bcde, Access::WRITE), Some(0x6a_bcde));
+    assert_eq!(gpa(0x4765_4321, Access::READ), Some(0x4765_4321));
+    assert_eq!(gpa(0x6000, Access::READ), None);
+    assert_eq!(gpa(1 << 47, Access::READ), None);
+    poke(&memory, 0x4000 + 8 * 5, 0x9000 | P | W | A);
+    assert_eq!(
+        gpa(0x5123, Access::WRITE),
+        None,
+        "the dirty flag is to be set"
+    );
+    assert_eq!(gpa(0x5123, Access::READ), Some(0x9123));
+    poke(&memory, 0x4000 + 8 * 5, 0x9000 | P | A | D | NX);
+    assert_eq!(gpa(0x5123, Access::WRITE), None);
+    assert_eq!(gpa(0x5123, Access::EXECUTE), None);
+    poke(&memory, 0x3008, 0x60_2000 | PS | all);
+    assert_eq!(gpa(0x2a_bcde, Access::READ), None, "a reserved bit");
+}
+
+#[test]
 fn physical_copies_cross_pages_and_stop_at_holes() {
     let p2m = p2m();
     let cache = PageCache::new();
@@ -515,6 +552,13 @@ proptest! {
                         prop_assert_eq!(linear.translate(&memory, at, access), Ok(gpa));
                     }
                     let _ = memory.read_linear(&linear, at, &mut buffer, access);
+                    // The short way finds what the long one does, or nothing.
+                    let long = Linear::new(PG | WP | 1, cr3, cr4 & !LA57 | PAE, efer | LMA, 0);
+                    if let Some(kernel) = Kernel::new(cr3, cr4, efer)
+                        && let Some(gpa) = kernel.translate(&memory, at, access)
+                    {
+                        prop_assert_eq!(long.translate(&memory, at, access), Ok(gpa));
+                    }
                 }
             }
         }

@@ -4,10 +4,7 @@
 //! Guest frame to host page only: how the guest translates linear addresses is its own affair and
 //! looked up each time. An entry is good for one state of one p2m, which has a number of its own
 //! ([`P2m::generation`]); whatever takes a page or a permission away gives the p2m a new one.
-#![expect(
-    unsafe_code,
-    reason = "opens pages that the p2m is known to map still"
-)]
+#![expect(unsafe_code, reason = "opens pages that the p2m is known to map still")]
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -19,7 +16,7 @@ use crate::mm::directmap::{self, Window};
 
 /// Pages remembered, one for each value of the lowest bits of the frame number.
 const PAGES: usize = 32;
-/// No guest frame.
+/// No guest frame: no address has this number.
 const NOTHING: u64 = u64::MAX;
 /// In [`Entry::page`]: the guest may write the page.
 const WRITABLE: usize = 1;
@@ -29,6 +26,8 @@ const WRITABLE: usize = 1;
 pub struct PageCache {
     /// The state of a p2m that all entries belong to.
     generation: Cell<u64>,
+    /// How many [`Pages`] use it now.
+    open: Cell<u32>,
     entries: [Entry; PAGES],
 }
 
@@ -52,6 +51,7 @@ impl PageCache {
     pub const fn new() -> Self {
         Self {
             generation: Cell::new(0),
+            open: Cell::new(0),
             entries: [const {
                 Entry {
                     gfn: Cell::new(NOTHING),
@@ -66,8 +66,12 @@ impl PageCache {
         &self.entries[directmap::to_usize(gfn.raw()) % PAGES]
     }
 
+    /// Forgets all there is, for another state or another p2m.
     #[cold]
-    fn forget_all(&self) {
+    #[inline(never)]
+    fn start_anew(&self, p2m: &P2m) {
+        assert!(self.open.get() == 0, "one p2m at a time");
+        self.generation.set(p2m.generation);
         for entry in &self.entries {
             entry.gfn.set(NOTHING);
         }
@@ -75,63 +79,84 @@ impl PageCache {
 }
 
 /// A domain's memory, opened page by page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(in crate::mm) struct Pages<'a> {
     p2m: &'a P2m,
+    /// Invariant: its `generation` is that of `p2m` for as long as this value lives.
     cache: &'a PageCache,
 }
 
-impl<'a> Pages<'a> {
+impl Drop for Pages<'_> {
     #[inline(always)]
-    pub(in crate::mm) const fn new(p2m: &'a P2m, cache: &'a PageCache) -> Self {
+    fn drop(&mut self) {
+        let open = &self.cache.open;
+        open.set(open.get().wrapping_sub(1));
+    }
+}
+
+impl<'a> Pages<'a> {
+    /// # Panics
+    /// When `cache` is in use already for another p2m.
+    #[inline(always)]
+    pub(in crate::mm) fn new(p2m: &'a P2m, cache: &'a PageCache) -> Self {
+        if cache.generation.get() != p2m.generation {
+            cache.start_anew(p2m);
+        }
+        cache.open.set(cache.open.get().wrapping_add(1));
         Self { p2m, cache }
     }
 
-    /// The bytes of a guest frame, if it has any, and whether the guest may write them.
+    /// The bytes of a guest frame, if it has any.
     #[inline(always)]
-    pub(in crate::mm) fn page(&self, gfn: Gfn) -> Option<(Window<'a>, bool)> {
+    pub(in crate::mm) fn page(&self, gfn: Gfn) -> Option<Window<'a>> {
         let entry = self.cache.entry(gfn);
-        if entry.gfn.get() != gfn.raw() || self.cache.generation.get() != self.p2m.generation {
-            return self.find(gfn);
+        if entry.gfn.get() == gfn.raw() || self.find(gfn) {
+            // SAFETY: the entry is of this frame.
+            Some(unsafe { self.open(entry) })
+        } else {
+            None
         }
-        let page = entry.page.get();
-        // SAFETY: by the invariant on `page`, whose p2m this is.
-        let window = unsafe { self.open(page & !WRITABLE) };
-        Some((window, page & WRITABLE != 0))
     }
 
-    /// Looks a page up and remembers it.
+    /// The bytes of a guest frame that the guest may write.
+    #[inline(always)]
+    pub(in crate::mm) fn writable_page(&self, gfn: Gfn) -> Option<Window<'a>> {
+        let page = self.page(gfn)?;
+        // The entry is that of the page just found.
+        let writable = self.cache.entry(gfn).page.get() & WRITABLE != 0;
+        writable.then_some(page)
+    }
+
+    /// Looks a page up and remembers it; false when there is none.
     #[cold]
     #[inline(never)]
-    fn find(&self, gfn: Gfn) -> Option<(Window<'a>, bool)> {
-        if self.cache.generation.get() != self.p2m.generation {
-            self.cache.forget_all();
-            self.cache.generation.set(self.p2m.generation);
-        }
-        let (mfn, writable) = self.p2m.page(gfn)?;
+    fn find(&self, gfn: Gfn) -> bool {
+        let Some((mfn, writable)) = self.p2m.page(gfn) else {
+            return false;
+        };
         let address = directmap::ptr(mfn.hpa()).as_ptr().expose_provenance();
         let entry = self.cache.entry(gfn);
         entry.gfn.set(gfn.raw());
-        entry
-            .page
-            .set(address | if writable { WRITABLE } else { 0 });
-        // SAFETY: the p2m maps the page now.
-        let window = unsafe { self.open(address) };
-        Some((window, writable))
+        let flag = if writable { WRITABLE } else { 0 };
+        entry.page.set(address | flag);
+        true
     }
 
-    /// A window on the page at `address`.
+    /// A window on the page of an entry.
     ///
     /// # Safety
-    /// It is that of a page in the direct map that `self.p2m` maps, present.
+    /// The entry's `gfn` is a frame that was looked up or found, not [`NOTHING`].
     #[inline(always)]
-    unsafe fn open(&self, address: usize) -> Window<'a> {
+    unsafe fn open(&self, entry: &Entry) -> Window<'a> {
+        let address = entry.page.get() & !WRITABLE;
         let pointer = core::ptr::with_exposed_provenance_mut(address);
-        // SAFETY: a page of the direct map is not at address 0.
+        // SAFETY: by the invariant on `page` the address of a page of the direct map, which is
+        // not 0.
         let base = unsafe { NonNull::new_unchecked(pointer) };
-        // SAFETY: the p2m holds the frame and, being borrowed, goes on doing so during `'a`. It
-        // is RAM in the direct map, as all frames of the frame table; guest RAM and pages shared
-        // with a guest never hold plain Rust data.
+        // SAFETY: by the invariants on `page` and `cache` the p2m maps the page. It holds the
+        // frame and, being borrowed, goes on doing so during `'a`. The frame is RAM in the direct
+        // map, as all of the frame table; guest RAM and pages shared with a guest never hold plain
+        // Rust data.
         unsafe { Window::new(base) }
     }
 }

@@ -62,7 +62,7 @@ fn ram_on_touch_is_scrubbed_at_the_first_touch() {
     let leaf = p2m.ept.lookup(gfn).expect("mapped");
     assert_eq!((leaf.size, leaf.attr.perms), (PageSize::Size2M, Perms::RWX));
     let cache = PageCache::new();
-    let (page, _) = Pages::new(&p2m, &cache).page(gfn).expect("memory");
+    let page = Pages::new(&p2m, &cache).page(gfn).expect("memory");
     let mut bytes = [1; 4096];
     page.read(0, &mut bytes);
     assert!(bytes.iter().all(|byte| *byte == 0));
@@ -94,15 +94,16 @@ fn what_was_remembered_of_an_earlier_state_is_not_used() {
     other.populate(Gfn::new(0), 4, Backing::Now).expect("room");
     let cache = PageCache::new();
     let byte = |p2m: &P2m, gfn: u64| {
-        let (page, _) = Pages::new(p2m, &cache).page(Gfn::new(gfn))?;
+        let page = Pages::new(p2m, &cache).page(Gfn::new(gfn))?;
         let mut byte = [0];
         page.read(0, &mut byte);
         Some(byte[0])
     };
     for (p2m, value) in [(&p2m, 1), (&other, 2)] {
         for gfn in 0..4 {
-            let (page, writable) = Pages::new(p2m, &cache).page(Gfn::new(gfn)).expect("RAM");
-            assert!(writable);
+            let page = Pages::new(p2m, &cache)
+                .writable_page(Gfn::new(gfn))
+                .expect("RAM");
             page.write(0, &[value]);
         }
     }
@@ -117,8 +118,11 @@ fn what_was_remembered_of_an_earlier_state_is_not_used() {
     let flush = p2m.insert_page(Gfn::new(2), page, PageKind::Shared, Perms::READ);
     serve(flush.expect("no grant"), true);
     assert_eq!(byte(&p2m, 2), Some(3));
-    let (_, writable) = Pages::new(&p2m, &cache).page(Gfn::new(2)).expect("shared");
-    assert!(!writable);
+    assert!(
+        Pages::new(&p2m, &cache)
+            .writable_page(Gfn::new(2))
+            .is_none()
+    );
 }
 
 #[test]
