@@ -18,14 +18,22 @@ pub struct Sample {
 
 /// Times `operation`, without taking the cost of timing off.
 fn raw(mut operation: impl FnMut()) -> Sample {
-    let mut ticks = [0_u64; ROUNDS];
-    for _ in 0..WARM_UP {
-        operation();
-    }
-    for place in &mut ticks {
+    sample(|| {
         let start = cpu::rdtsc();
         operation();
-        *place = cpu::rdtsc().wrapping_sub(start);
+        cpu::rdtsc().wrapping_sub(start)
+    })
+}
+
+/// Collects what `round` says it took.
+#[inline(always)]
+fn sample(mut round: impl FnMut() -> u64) -> Sample {
+    let mut ticks = [0_u64; ROUNDS];
+    for _ in 0..WARM_UP {
+        round();
+    }
+    for place in &mut ticks {
+        *place = round();
     }
     ticks.sort_unstable();
     Sample {
@@ -51,7 +59,32 @@ impl Bench {
 
     /// Times `operation` and prints `bench: NAME=MEDIAN min=MIN`.
     pub fn measure(self, name: &str, operation: impl FnMut()) -> Sample {
-        let Sample { min, median } = raw(operation);
+        self.say(name, raw(operation))
+    }
+
+    /// Times `operation`, with an `undo` after each that does not count.
+    pub fn measure_and_undo(
+        self,
+        name: &str,
+        mut operation: impl FnMut(),
+        mut undo: impl FnMut(),
+    ) -> Sample {
+        let taken = sample(|| {
+            let start = cpu::rdtsc();
+            operation();
+            let ticks = cpu::rdtsc().wrapping_sub(start);
+            undo();
+            ticks
+        });
+        self.say(name, taken)
+    }
+
+    /// Prints what `round` says it took, the cost of two looks at the clock included.
+    pub fn collect(self, name: &str, round: impl FnMut() -> u64) -> Sample {
+        self.say(name, sample(round))
+    }
+
+    fn say(self, name: &str, Sample { min, median }: Sample) -> Sample {
         let sample = Sample {
             min: min.saturating_sub(self.overhead),
             median: median.saturating_sub(self.overhead),

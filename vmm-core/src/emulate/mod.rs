@@ -1,7 +1,7 @@
 //! Emulation of one instruction whose memory operand is not RAM.
 //!
 //! An access outside RAM exits with an EPT violation. The caller copies the instruction's bytes
-//! once and calls [`emulate`], which decodes them and carries the instruction out on a
+//! once, has them decoded ([`Recent`]) and calls [`emulate`], which carries the instruction out on a
 //! [`Machine`]: plain moves, string moves, arithmetic, logic and bit tests. Whatever else a guest
 //! uses there ends it, with the bytes in the crash line.
 //!
@@ -15,10 +15,13 @@
 mod alu;
 mod execute;
 mod operand;
+mod recent;
 mod string;
 
 use abi::{Gpa, Gva};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
+
+pub use recent::Recent;
 
 use crate::fault::{GuestFault, InsnBytes};
 
@@ -111,25 +114,38 @@ impl From<GuestFault> for Stop {
     }
 }
 
-/// Executes the instruction at `rip`, whose first bytes are `bytes`, on `machine`.
-pub fn emulate<M: Machine>(machine: &mut M, bytes: &[u8], rip: u64, width: CodeWidth) -> Outcome {
+/// Decodes the instruction at `rip`, whose first bytes are `bytes`.
+#[inline(never)]
+#[must_use]
+pub fn decode(bytes: &[u8], rip: u64, width: CodeWidth) -> Instruction {
     let bits = match width {
         CodeWidth::Bits16 => 16,
         CodeWidth::Bits32 => 32,
         CodeWidth::Bits64 => 64,
     };
-    let insn = match Decoder::try_with_ip(bits, bytes, rip, DecoderOptions::NONE) {
+    match Decoder::try_with_ip(bits, bytes, rip, DecoderOptions::NONE) {
         Ok(mut decoder) => decoder.decode(),
         Err(_) => Instruction::default(),
-    };
+    }
+}
+
+/// Executes a decoded instruction, which is at `rip` and whose first bytes are `bytes`, on
+/// `machine`.
+pub fn emulate<M: Machine>(
+    machine: &mut M,
+    insn: &Instruction,
+    bytes: &[u8],
+    rip: u64,
+    width: CodeWidth,
+) -> Outcome {
     let mut run = Run {
         machine,
-        insn: &insn,
+        insn,
         width,
     };
     match run.execute() {
         Ok(()) => Outcome::Done {
-            next_rip: next_rip(rip, &insn, width),
+            next_rip: next_rip(rip, insn, width),
         },
         Err(Stop::Repeat) => Outcome::Repeat,
         Err(Stop::Fault(fault)) => Outcome::Fault(fault),
@@ -157,6 +173,11 @@ struct Run<'a, M> {
     machine: &'a mut M,
     insn: &'a Instruction,
     width: CodeWidth,
+}
+
+#[cfg(test)]
+fn emulate_bytes<M: Machine>(machine: &mut M, bytes: &[u8], rip: u64, width: CodeWidth) -> Outcome {
+    emulate(machine, &decode(bytes, rip, width), bytes, rip, width)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use core::arch::asm;
 
 use super::alu::{AF, CF, OF, PF, SF, STATUS, ZF};
 use super::tests::TestMachine;
-use super::{CodeWidth, Outcome, emulate};
+use super::{CodeWidth, Outcome, emulate_bytes};
 use proptest::prelude::{any, proptest};
 
 const BUFFER: usize = 128;
@@ -138,7 +138,7 @@ fn emulated(case: &Case, state: &mut State) {
     machine.gpr[7] = state.rdi;
     machine.rflags = state.rflags;
     machine.memory[..BUFFER].copy_from_slice(&state.buffer);
-    let outcome = emulate(&mut machine, case.bytes, 0, CodeWidth::Bits64);
+    let outcome = emulate_bytes(&mut machine, case.bytes, 0, CodeWidth::Bits64);
     assert_eq!(
         outcome,
         Outcome::Done {

@@ -1,7 +1,7 @@
 //! Tests of the emulator on a machine of plain memory with holes.
 #![expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
-use super::{Access, CodeWidth, Machine, Outcome, Segment, emulate};
+use super::{Access, CodeWidth, Machine, Outcome, Segment, emulate_bytes};
 use crate::fault::{GuestFault, InsnBytes};
 use abi::{Gpa, Gva, PAGE_SIZE};
 use proptest::prelude::{any, prop, proptest};
@@ -100,7 +100,7 @@ impl Machine for TestMachine {
 }
 
 fn run(machine: &mut TestMachine, bytes: &[u8]) -> Outcome {
-    emulate(machine, bytes, RIP, CodeWidth::Bits64)
+    emulate_bytes(machine, bytes, RIP, CodeWidth::Bits64)
 }
 
 fn done(bytes: &[u8]) -> Outcome {
@@ -155,7 +155,7 @@ fn addresses() {
     // mov [rip + 0x10], cl, with RIP-relative addressing into memory
     let relative = [0x88, 0x0d, 0xfa, 0xff, 0xff, 0xff];
     assert_eq!(
-        emulate(&mut machine, &relative, 0x500, CodeWidth::Bits64),
+        emulate_bytes(&mut machine, &relative, 0x500, CodeWidth::Bits64),
         Outcome::Done { next_rip: 0x506 }
     );
     assert_eq!(machine.memory[0x500], 0x77);
@@ -172,14 +172,14 @@ fn addresses() {
     machine.gpr[6] = 0xf;
     let short = [0x88, 0x48, 0x02];
     assert_eq!(
-        emulate(&mut machine, &short, 0x7c00, CodeWidth::Bits16),
+        emulate_bytes(&mut machine, &short, 0x7c00, CodeWidth::Bits16),
         Outcome::Done { next_rip: 0x7c03 }
     );
     assert_eq!(machine.memory[0x810], 0x77);
     // mov al, [moffs32] in 32-bit code: addresses wrap at 4 GiB
     let absolute = [0xa0, 0x00, 0xfd, 0xff, 0xff];
     assert_eq!(
-        emulate(&mut machine, &absolute, RIP, CodeWidth::Bits32),
+        emulate_bytes(&mut machine, &absolute, RIP, CodeWidth::Bits32),
         done(&absolute)
     );
     assert_eq!(machine.gpr[0], 0x77);
@@ -261,7 +261,7 @@ fn strings_in_narrow_modes() {
     machine.gpr[1] = 0xbbbb_0002;
     machine.gpr[0] = 0x5a;
     let stos = [0xf3, 0xaa];
-    let outcome = emulate(&mut machine, &stos, 0x10, CodeWidth::Bits16);
+    let outcome = emulate_bytes(&mut machine, &stos, 0x10, CodeWidth::Bits16);
     assert_eq!(outcome, Outcome::Done { next_rip: 0x12 });
     assert_eq!(
         (machine.gpr[7], machine.gpr[1]),
@@ -275,7 +275,7 @@ fn strings_in_narrow_modes() {
     machine.gpr[7] = 0x204;
     let movs = [0xf3, 0xa5];
     assert_eq!(
-        emulate(&mut machine, &movs, RIP, CodeWidth::Bits32),
+        emulate_bytes(&mut machine, &movs, RIP, CodeWidth::Bits32),
         done(&movs)
     );
     assert_eq!(
@@ -345,7 +345,7 @@ proptest! {
             _ => CodeWidth::Bits64,
         };
         let before = machine.gpr;
-        match emulate(&mut machine, &code, rip, width) {
+        match emulate_bytes(&mut machine, &code, rip, width) {
             Outcome::Unsupported(_) => assert_eq!(machine.gpr, before),
             Outcome::Done { .. } | Outcome::Repeat | Outcome::Fault(_) => {}
         }

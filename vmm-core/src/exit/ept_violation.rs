@@ -1,7 +1,7 @@
 //! EPT violations: RAM that is touched for the first time, the local APIC's page, and addresses
 //! where there is nothing.
 
-use abi::{Gfn, Gpa, Gva};
+use abi::{Gfn, Gpa, Gva, PAGE_SHIFT, PAGE_SIZE};
 use vmx::exit::EptViolation;
 use vmx::vmcs::field;
 
@@ -13,6 +13,8 @@ use crate::mm::p2m::{Fault, Perms};
 use crate::time::Tsc;
 use crate::vcpu::Running;
 
+/// The offset in a page.
+const PAGE_MASK: u64 = PAGE_SIZE as u64 - 1;
 /// CR0.PE.
 const PROTECTED: u64 = 1;
 /// RFLAGS.VM.
@@ -21,6 +23,9 @@ const VIRTUAL_8086: u64 = 1 << 17;
 /// Handles an EPT violation.
 #[inline(never)]
 pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
+    if v.cpu.pending.redeliver.is_some() {
+        v.attention.ask_self();
+    }
     let mut wanted = Perms::empty();
     wanted.set(
         Perms::READ,
@@ -46,11 +51,12 @@ pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
         };
         return v.give_up(reason);
     }
-    emulate_access(v, rip, violation.gpa)
+    emulate_access(v, rip, &violation, found == Fault::Hole)
 }
 
+/// Emulates the instruction at `rip`; `hole` says that nothing is mapped where its access went.
 #[inline(never)]
-fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
+fn emulate_access(v: &mut Running<'_>, rip: Gva, violation: &EptViolation, hole: bool) -> Outcome {
     let width = code_width(v);
     let mut bytes = [0; InsnBytes::MAX];
     let code_base = if width == CodeWidth::Bits64 {
@@ -58,12 +64,19 @@ fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
     } else {
         v.vmcs.read(field::GUEST_CS_BASE)
     };
-    let fetched = match fetch(v, rip.raw().wrapping_add(code_base), &mut bytes) {
+    let at = rip.raw().wrapping_add(code_base);
+    let fetched = match fetch(v, width, Gva::new(at), &mut bytes) {
         Ok(fetched) => fetched,
         Err(fault) => return Outcome::Fault(fault),
     };
     let code = bytes.get(..fetched).unwrap_or(&[]);
-    match emulate::emulate(v, code, rip.raw(), width) {
+    let insn = if fetched == bytes.len() {
+        *v.cpu.decoded.decode(&bytes, rip.raw(), width)
+    } else {
+        emulate::decode(code, rip.raw(), width)
+    };
+    let mut machine = Faulting { v, violation, hole };
+    match emulate::emulate(&mut machine, &insn, code, rip.raw(), width) {
         emulate::Outcome::Done { next_rip } => {
             v.advance_to(next_rip);
             Outcome::Again
@@ -71,6 +84,7 @@ fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
         emulate::Outcome::Repeat => Outcome::Again,
         emulate::Outcome::Fault(fault) => Outcome::Fault(fault),
         emulate::Outcome::Unsupported(bytes) => {
+            let gpa = violation.gpa;
             v.give_up(CrashReason::UnsupportedInstruction { rip, gpa, bytes })
         }
     }
@@ -78,15 +92,23 @@ fn emulate_access(v: &mut Running<'_>, rip: Gva, gpa: Gpa) -> Outcome {
 
 /// Copies an instruction's bytes, up to the end of its page and as far beyond as the next page
 /// can be fetched from.
-fn fetch(v: &Running<'_>, at: u64, bytes: &mut [u8]) -> Result<usize, GuestFault> {
-    let room = abi::PAGE_SIZE.saturating_sub(Gva::new(at).page_offset());
+fn fetch(
+    v: &Running<'_>,
+    width: CodeWidth,
+    at: Gva,
+    bytes: &mut [u8; InsnBytes::MAX],
+) -> Result<usize, GuestFault> {
+    if width == CodeWidth::Bits64 && v.read_straight(at, bytes, Access::EXECUTE) {
+        return Ok(bytes.len());
+    }
+    let room = PAGE_SIZE.saturating_sub(at.page_offset());
     let here = room.min(bytes.len());
     let (first, second) = bytes.split_at_mut(here);
-    v.read_linear(Gva::new(at), first, Access::EXECUTE)?;
+    v.read_linear(at, first, Access::EXECUTE)?;
     if second.is_empty() {
         return Ok(here);
     }
-    let next = Gva::new(at.wrapping_add(here as u64));
+    let next = Gva::new(at.raw().wrapping_add(here as u64));
     match v.read_linear(next, second, Access::EXECUTE) {
         Ok(()) => Ok(here.saturating_add(second.len())),
         // The instruction may well end before.
@@ -113,25 +135,33 @@ fn code_width(v: &Running<'_>) -> CodeWidth {
     }
 }
 
-impl emulate::Machine for Running<'_> {
+/// A vCPU whose access has caused an EPT violation, as the machine that carries the access out.
+struct Faulting<'a, 'v> {
+    v: &'a mut Running<'v>,
+    violation: &'a EptViolation,
+    /// Nothing is mapped where the access went.
+    hole: bool,
+}
+
+impl emulate::Machine for Faulting<'_, '_> {
     fn gpr(&mut self, number: u8) -> u64 {
-        Running::gpr(self, number)
+        self.v.gpr(number)
     }
 
     fn set_gpr(&mut self, number: u8, value: u64) {
-        Running::set_gpr(self, number, value);
+        self.v.set_gpr(number, value);
     }
 
     fn rflags(&mut self) -> u64 {
-        self.vmcs.read(field::GUEST_RFLAGS)
+        self.v.vmcs.read(field::GUEST_RFLAGS)
     }
 
     fn set_rflags(&mut self, rflags: u64) {
-        self.vmcs.write(field::GUEST_RFLAGS, rflags);
+        self.v.vmcs.write(field::GUEST_RFLAGS, rflags);
     }
 
     fn segment_base(&mut self, segment: Segment) -> u64 {
-        self.vmcs.read(match segment {
+        self.v.vmcs.read(match segment {
             Segment::Es => field::GUEST_ES_BASE,
             Segment::Cs => field::GUEST_CS_BASE,
             Segment::Ss => field::GUEST_SS_BASE,
@@ -142,13 +172,16 @@ impl emulate::Machine for Running<'_> {
     }
 
     fn translate(&mut self, address: Gva, access: emulate::Access) -> Result<Gpa, GuestFault> {
-        let p2m = self.domain.p2m.read();
+        if let Some(gpa) = self.translated(address, access) {
+            return Ok(gpa);
+        }
+        let p2m = self.v.domain.p2m.read();
         let access = match access {
             emulate::Access::Read => Access::READ,
             emulate::Access::Write => Access::WRITE,
         };
-        match self.instruction_linear().translate(
-            &GuestMemory::new(&p2m, &self.cpu.pages),
+        match self.v.instruction_linear().translate(
+            &GuestMemory::new(&p2m, &self.v.cpu.pages),
             address,
             access,
         ) {
@@ -161,8 +194,9 @@ impl emulate::Machine for Running<'_> {
 
     fn read(&mut self, gpa: Gpa, bytes: &mut [u8]) {
         if let Some(offset) = self.apic_offset(gpa) {
-            let now = self.cpu.guest_tsc(Tsc::now());
+            let now = self.v.cpu.guest_tsc(Tsc::now());
             let value = self
+                .v
                 .cpu
                 .lapic
                 .mmio_read(offset, bytes.len(), now)
@@ -170,7 +204,7 @@ impl emulate::Machine for Running<'_> {
             for (byte, value) in bytes.iter_mut().zip(value) {
                 *byte = value;
             }
-        } else if self.read_gpa(gpa, bytes).is_err() {
+        } else if self.is_known_hole(gpa) || self.v.read_gpa(gpa, bytes).is_err() {
             bytes.fill(0xff);
         }
     }
@@ -181,28 +215,48 @@ impl emulate::Machine for Running<'_> {
             for (slot, byte) in value.iter_mut().zip(bytes) {
                 *slot = *byte;
             }
-            let now = self.cpu.guest_tsc(Tsc::now());
+            let now = self.v.cpu.guest_tsc(Tsc::now());
             let value = u64::from_le_bytes(value);
-            let actions = self.cpu.lapic.mmio_write(offset, bytes.len(), value, now);
-            ipi::perform(self, actions);
+            // It may have let an interrupt through, or changed the timer.
+            self.v.attention.ask_self();
+            self.v.recheck_deadlines();
+            let actions = self.v.cpu.lapic.mmio_write(offset, bytes.len(), value, now);
+            ipi::perform(self.v, actions);
         } else {
-            let p2m = self.domain.p2m.read();
+            let p2m = self.v.domain.p2m.read();
             // A write to nowhere is lost.
-            let _ = GuestMemory::new(&p2m, &self.cpu.pages).write_gpa(gpa, bytes);
+            let _ = GuestMemory::new(&p2m, &self.v.cpu.pages).write_gpa(gpa, bytes);
         }
     }
 }
 
-impl Running<'_> {
+impl Faulting<'_, '_> {
+    /// The translation that the processor has just made, if it is the one asked for.
+    fn translated(&self, address: Gva, access: emulate::Access) -> Option<Gpa> {
+        let gla = self.violation.gla?;
+        let same = gla.raw() >> PAGE_SHIFT == address.raw() >> PAGE_SHIFT;
+        let allowed = access == emulate::Access::Read || self.violation.write;
+        let page = self.violation.gpa.raw() & !PAGE_MASK;
+        (same && allowed).then(|| Gpa::new(page | address.raw() & PAGE_MASK))
+    }
+
+    /// True when the access went here and found nothing mapped.
+    fn is_known_hole(&self, gpa: Gpa) -> bool {
+        self.hole && self.violation.gpa.gfn() == gpa.gfn()
+    }
+
     /// Where in the local APIC's page an address is, if it is there.
     fn apic_offset(&self, gpa: Gpa) -> Option<u64> {
-        let base = self.cpu.lapic.mmio_base()?;
+        let base = self.v.cpu.lapic.mmio_base()?;
         let page = Gpa::new(base).gfn();
         (gpa.gfn() == page && self.is_hole(page)).then_some(gpa.page_offset() as u64)
     }
 
     /// True when nothing is mapped at a guest frame.
     fn is_hole(&self, gfn: Gfn) -> bool {
-        self.domain.p2m.read().lookup(gfn).is_none()
+        if self.violation.gpa.gfn() == gfn {
+            return self.hole;
+        }
+        self.v.domain.p2m.read().lookup(gfn).is_none()
     }
 }

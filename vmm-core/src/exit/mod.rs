@@ -99,6 +99,10 @@ pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
 
 /// Handles any exit.
 pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
+    if let Exit::EptViolation(violation) = exit {
+        let outcome = ept_violation::handle(v, violation);
+        return v.finish(outcome);
+    }
     v.attention.ask_self();
     if !matches!(exit, Exit::Io(_) | Exit::ExternalInterrupt { .. }) {
         v.recheck_deadlines();

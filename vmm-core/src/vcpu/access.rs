@@ -142,6 +142,24 @@ impl Running<'_> {
         GuestMemory::new(&p2m, &self.cpu.pages).read_gpa(gpa, bytes)
     }
 
+    /// Reads memory as the 64-bit instruction at hand would, if that is a kernel's and there is
+    /// nothing to it; else false, and nothing is read.
+    #[inline]
+    pub fn read_straight(&self, at: Gva, bytes: &mut [u8], access: Access) -> bool {
+        if !self.is_64bit_supervisor() {
+            return false;
+        }
+        let p2m = self.domain.p2m.read();
+        let memory = GuestMemory::new(&p2m, &self.cpu.pages);
+        let found = self
+            .kernel()
+            .and_then(|kernel| memory.straight(kernel, at, bytes.len(), access));
+        if let Some((page, offset)) = found {
+            page.read(offset, bytes);
+        }
+        found.is_some()
+    }
+
     /// Writes memory as the instruction at hand would, at the guest's own privilege. What goes
     /// to no memory is lost.
     ///

@@ -18,6 +18,7 @@ use super::timers::Timers;
 use super::{InitialState, Vcpu, VcpuInfo};
 use crate::attention::Attention;
 use crate::domain::{Domain, VcpuRef};
+use crate::emulate;
 use crate::exit::{cr as guest_cr, exception};
 use crate::fault::CrashReason;
 use crate::intr::vlapic::{self, VLapic};
@@ -62,6 +63,8 @@ pub struct CpuContext {
     pub timers: Timers,
     /// Pages of the domain that it touched last by hypercall or emulated instruction.
     pub pages: PageCache,
+    /// The instruction that was emulated last.
+    pub decoded: emulate::Recent,
     /// Events for it alone.
     pub pending: PendingEvents,
     /// Where its `vcpu_info` is; a copy of [`super::Vcpu::info`].
@@ -147,6 +150,7 @@ impl Context {
             stats: ExitStats::new(),
             timers: Timers::default(),
             pages: PageCache::new(),
+            decoded: emulate::Recent::new(),
             pending: PendingEvents::default(),
             info: None,
             mitigations: machine.mitigations,

@@ -105,7 +105,7 @@ fn count_nested(ws: &Workspace, artifacts: &Artifacts) -> Result<()> {
 
 fn boot_micro(artifacts: &Artifacts) -> Result<Transcript> {
     let toml = format!(
-        "[[domain]]\nname = \"bench\"\nkernel = {:?}\nmemory = \"16M\"\n",
+        "[[domain]]\nname = \"bench\"\nkernel = {:?}\nmemory = \"16M\"\nvcpus = 2\n",
         artifacts.guest("bench").display().to_string()
     );
     let said = start(artifacts, "bench-micro", &toml)?.finish()?;

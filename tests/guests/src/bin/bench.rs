@@ -5,13 +5,16 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use abi::event_channel::virq;
+use abi::hypercall::{MULTICALL, XEN_VERSION, multicall};
 use abi::{EvtchnPort, VcpuId};
 use guests::bench::Bench;
 use guests::memory::Page;
 use guests::report::Report;
 use guests::xen::SharedInfo;
-use guests::{check, cpu, events, xen};
+use guests::{check, cpu, events, smp, xen};
 use pv_drivers::guest::{clock, event_channel, hvm, sched, timer};
 use pv_drivers::hypercall::{Bare, bare};
 
@@ -24,6 +27,13 @@ const FAR: u64 = 3_600_000_000_000;
 const HOLE: u64 = 0xe000_0000;
 
 static HYPERCALL_PAGE: Page = Page::new();
+static BALLOON: Page = Page::new();
+
+/// When vCPU 0 last gave the pCPU away, until the other one sees it.
+static LEFT_AT: AtomicU64 = AtomicU64::new(0);
+/// How long it took until the other one ran, until vCPU 0 sees it.
+static TOOK: AtomicU64 = AtomicU64::new(0);
+static DONE: AtomicBool = AtomicBool::new(false);
 
 fn run(t: &mut Report) {
     let shared = SharedInfo::map();
@@ -73,7 +83,74 @@ fn run(t: &mut Report) {
         return;
     };
     event(t, bench, shared, port);
+    batch(t, bench);
+    memory(t, bench);
     timers(t, bench, shared);
+    switch(t, bench);
+}
+
+fn batch(t: &mut Report, bench: Bench) {
+    let mut calls = [(); 8].map(|()| multicall::Entry {
+        op: XEN_VERSION,
+        result: 0,
+        args: [0; 6],
+    });
+    let list = (&raw mut calls) as u64;
+    let mut reply = Ok(0);
+    bench.measure("multicall_8", || {
+        reply = xen::call(MULTICALL, [list, 8, 0, 0, 0]);
+    });
+    check!(t, reply == Ok(0), "a batch ({reply:?})");
+}
+
+fn memory(t: &mut Report, bench: Bench) {
+    let frames = [BALLOON.gfn().raw()];
+    let (mut given, mut got) = (Ok(0), Ok(0));
+    bench.measure_and_undo(
+        "decrease_1",
+        || given = xen::decrease_reservation(&frames),
+        || got = xen::populate_physmap(&frames),
+    );
+    check!(t, (given, got) == (Ok(1), Ok(1)), "one page out and in");
+    let _ = xen::decrease_reservation(&frames);
+    bench.measure_and_undo(
+        "populate_1",
+        || got = xen::populate_physmap(&frames),
+        || given = xen::decrease_reservation(&frames),
+    );
+    check!(t, (given, got) == (Ok(1), Ok(1)), "one page in and out");
+}
+
+/// The other vCPU: gives the pCPU back again and again, and notes how long it took to come here.
+fn partner() {
+    while !DONE.load(Ordering::SeqCst) {
+        let now = cpu::rdtsc();
+        let since = LEFT_AT.swap(0, Ordering::SeqCst);
+        if since != 0 {
+            TOOK.store(now.wrapping_sub(since), Ordering::SeqCst);
+        }
+        let _ = sched::yield_now();
+    }
+}
+
+/// From one vCPU to another on the same pCPU.
+fn switch(t: &mut Report, bench: Bench) {
+    let started = smp::start_by_hypercall(partner);
+    check!(t, started.is_ok(), "the second vCPU ({started:?})");
+    let mut missed = 0_u32;
+    bench.collect("yield_to_another", || {
+        LEFT_AT.store(cpu::rdtsc(), Ordering::SeqCst);
+        for _ in 0..1000 {
+            let _ = sched::yield_now();
+            match TOOK.swap(0, Ordering::SeqCst) {
+                0 => missed += 1,
+                ticks => return ticks,
+            }
+        }
+        0
+    });
+    DONE.store(true, Ordering::SeqCst);
+    check!(t, missed < 1000, "the other vCPU ran ({missed} times not)");
 }
 
 fn event(t: &mut Report, bench: Bench, shared: SharedInfo, port: EvtchnPort) {
@@ -84,6 +161,9 @@ fn event(t: &mut Report, bench: Bench, shared: SharedInfo, port: EvtchnPort) {
     });
     bench.measure("send_pending", || {
         let _ = event_channel::send(port);
+    });
+    bench.measure("evtchn_status", || {
+        let _ = core::hint::black_box(event_channel::status(port));
     });
     shared.clear_pending(port);
     shared.clear_mask(port);
@@ -113,11 +193,14 @@ fn timers(t: &mut Report, bench: Bench, shared: SharedInfo) {
         check!(t, false, "binding the timer");
         return;
     };
-    bench.measure("timer_wakes_hlt", || {
+    bench.collect("timer_wake_hlt_lateness", || {
+        let record = clock::snapshot(shared.page(), shared.vcpu_info());
+        let due = cpu::rdtsc() + 20_000;
         let handled = events::count(port);
-        let _ = timer::set_singleshot(SELF, shared.now() + 100_000);
+        let _ = timer::set_singleshot(SELF, clock::system_time(&record, due));
         while events::count(port) == handled {
             cpu::wait_for_interrupt();
         }
+        events::last(port).saturating_sub(due)
     });
 }

@@ -10,7 +10,8 @@ use abi::{Gpa, Gva};
 
 use super::GuestMemory;
 use super::linear::{
-    ACCESSED, Access, CR4_LA57, DIRTY, EFER_NXE, FRAME, LARGE, NX, PRESENT, USER, WRITABLE,
+    ACCESSED, Access, CR4_LA57, CR4_SMEP, DIRTY, EFER_NXE, FRAME, LARGE, NX, PRESENT, USER,
+    WRITABLE,
 };
 
 /// How a 64-bit kernel translates linear addresses: SMAP, which guards against mistakes of its
@@ -20,6 +21,8 @@ pub struct Kernel {
     root: u64,
     /// NX, where it is reserved.
     reserved: u64,
+    /// USER, where SMEP may keep the kernel from executing a user page.
+    no_code: u64,
 }
 
 impl Kernel {
@@ -33,6 +36,7 @@ impl Kernel {
         Some(Self {
             root: cr3,
             reserved: if efer & EFER_NXE == 0 { NX } else { 0 },
+            no_code: if cr4 & CR4_SMEP == 0 { 0 } else { USER },
         })
     }
 
@@ -60,14 +64,30 @@ impl Kernel {
             .filter(|entry| entry & LARGE == 0)?;
         let upper = entry(memory, top, at >> 30, wanted, refused)?;
         if upper & LARGE != 0 {
-            return leaf(upper, at, 30, access);
+            return self.leaf(upper, at, 30, access);
         }
         let lower = entry(memory, upper, at >> 21, wanted, refused)?;
         if lower & LARGE != 0 {
-            return leaf(lower, at, 21, access);
+            return self.leaf(lower, at, 21, access);
         }
         let last = entry(memory, lower, at >> 12, wanted, refused)?;
-        leaf(last, at, 12, access)
+        self.leaf(last, at, 12, access)
+    }
+
+    /// The address that an entry gives `at`, if it is a good one for a page of this size.
+    #[inline(always)]
+    fn leaf(self, entry: u64, at: u64, shift: u32, access: Access) -> Option<Gpa> {
+        let offset = (1_u64 << shift).wrapping_sub(1);
+        // The lowest address bit of a large page's entry is the PAT bit, the others are reserved.
+        let mut refused = offset & FRAME & !0x1000;
+        if access.contains(Access::EXECUTE) {
+            refused |= self.no_code;
+        }
+        let missing = if access.writes() { DIRTY & !entry } else { 0 };
+        if entry & refused | missing != 0 {
+            return None;
+        }
+        Some(Gpa::new(entry & FRAME & !offset | at & offset))
     }
 }
 
@@ -85,23 +105,4 @@ fn entry(
     let page = memory.page(gpa.gfn())?;
     let entry = page.word64(gpa.page_offset()).load(Ordering::Acquire);
     (entry & (wanted | refused) == wanted).then_some(entry)
-}
-
-/// The address that an entry gives `at`, if it is a good one for a page of this size.
-#[inline(always)]
-fn leaf(entry: u64, at: u64, shift: u32, access: Access) -> Option<Gpa> {
-    let offset = (1_u64 << shift).wrapping_sub(1);
-    // The lowest address bit of a large page's entry is the PAT bit, the others are reserved.
-    let reserved = offset & FRAME & !0x1000;
-    let missing = if access.writes() { DIRTY & !entry } else { 0 };
-    // SMEP may keep a kernel from executing a user page.
-    let user = if access.contains(Access::EXECUTE) {
-        USER & entry
-    } else {
-        0
-    };
-    if entry & reserved | missing | user != 0 {
-        return None;
-    }
-    Some(Gpa::new(entry & FRAME & !offset | at & offset))
 }
