@@ -107,7 +107,7 @@ impl Scale {
         // (ns << 32) / mul, rounded up, by two divisions of 64 bits: one of 128 takes five times
         // the instructions.
         let mul = self.mul as u64;
-        let (high, rest) = (ns / mul, ns % mul << 32);
+        let (high, rest) = (ns / mul, (ns % mul) << 32);
         let low = rest.div_ceil(mul);
         let shifted = ((high as u128) << 32) + low as u128;
         saturate64(if self.shift >= 0 {
