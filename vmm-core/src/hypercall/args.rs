@@ -1,11 +1,13 @@
 //! What a hypercall works on: the running vCPU, and its memory by linear address.
 
+use core::cell::Cell;
+
 use abi::{DomId, Errno, Gpa, Gva, PAGE_SIZE};
 use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::domain::{Domain, list};
-use crate::mm::guest_mem::{Access, GuestMemory, Kernel, Linear};
+use crate::mm::guest_mem::{Access, GuestMemory, Linear};
 use crate::mm::page::PageRef;
 use crate::vcpu::Running;
 
@@ -18,6 +20,10 @@ pub struct Ctx<'a, 'v> {
     pub v: &'a mut Running<'v>,
     /// True when it called from 64-bit code.
     pub wide: bool,
+    /// The page translated last for reading.
+    read: Translated,
+    /// The page translated last for writing.
+    written: Translated,
 }
 
 /// Guest memory that stays where it is: one page or two, and where in the first it starts.
@@ -32,7 +38,12 @@ pub struct Pinned {
 impl<'a, 'v> Ctx<'a, 'v> {
     /// A call by the vCPU `v`.
     pub const fn new(v: &'a mut Running<'v>, wide: bool) -> Self {
-        Self { v, wide }
+        Self {
+            v,
+            wide,
+            read: Cell::new(NOWHERE),
+            written: Cell::new(NOWHERE),
+        }
     }
 
     /// The caller's domain.
@@ -58,8 +69,8 @@ impl<'a, 'v> Ctx<'a, 'v> {
         let p2m = self.v.domain.p2m.read();
         let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
         let at = Gva::new(at);
-        if let Some(kernel) = self.kernel()
-            && let Some((page, offset)) = memory.straight(kernel, at, bytes.len(), Access::READ)
+        if let Some(gpa) = self.straight(&memory, at, Access::READ)
+            && let Some((page, offset)) = memory.window(gpa, bytes.len(), false)
         {
             page.read(offset, bytes);
             return Ok(());
@@ -102,12 +113,16 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Wide: FromBytes + IntoBytes + From<Compat>,
         Compat: FromBytes + IntoBytes,
     {
-        let p2m = self.v.domain.p2m.read();
-        self.read_element_in::<Wide, Compat>(
-            &GuestMemory::new(&p2m, &self.v.cpu.pages),
-            array,
-            index,
-        )
+        let element = |size: usize| {
+            let offset = index.checked_mul(size as u64)?;
+            array.checked_add(offset)
+        };
+        if self.wide {
+            self.read(element(size_of::<Wide>()).ok_or(Errno::Efault)?)
+        } else {
+            let at = element(size_of::<Compat>()).ok_or(Errno::Efault)?;
+            self.read::<Compat>(at).map(Wide::from)
+        }
     }
 
     /// The same, with the domain's memory open already.
@@ -161,8 +176,8 @@ impl<'a, 'v> Ctx<'a, 'v> {
         let p2m = self.v.domain.p2m.read();
         let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
         let at = Gva::new(at);
-        if let Some(kernel) = self.kernel()
-            && let Some((page, offset)) = memory.straight(kernel, at, bytes.len(), Access::WRITE)
+        if let Some(gpa) = self.straight(&memory, at, Access::WRITE)
+            && let Some((page, offset)) = memory.window(gpa, bytes.len(), true)
         {
             page.write(offset, bytes);
             return Ok(());
@@ -252,9 +267,34 @@ impl<'a, 'v> Ctx<'a, 'v> {
         self.v.supervisor_linear()
     }
 
-    /// The short form of [`Self::linear`] for a 64-bit kernel.
+    /// The guest-physical address that a 64-bit kernel has at a linear one, when there is nothing
+    /// to it; else [`Self::linear`] tells.
     #[inline(always)]
-    fn kernel(&self) -> Option<Kernel> {
-        if self.wide { self.v.kernel() } else { None }
+    fn straight(&self, memory: &GuestMemory<'_>, at: Gva, access: Access) -> Option<Gpa> {
+        if !self.wide {
+            return None;
+        }
+        let (page, offset) = (at.raw() & !PAGE_MASK, at.raw() & PAGE_MASK);
+        let last = if access.writes() {
+            &self.written
+        } else {
+            &self.read
+        };
+        let (gva, gpa) = last.get();
+        if gva == page {
+            return Some(Gpa::new(gpa | offset));
+        }
+        let gpa = self.v.kernel()?.translate(memory, at, access)?;
+        last.set((page, gpa.raw() & !PAGE_MASK));
+        Some(gpa)
     }
 }
+
+/// A linear page and where it is in guest-physical memory. The processor, too, may go on using a
+/// translation until the guest invalidates it, and no guest can do that in the middle of a call.
+type Translated = Cell<(u64, u64)>;
+
+/// No linear page.
+const NOWHERE: (u64, u64) = (u64::MAX, 0);
+/// The offset in a page.
+const PAGE_MASK: u64 = PAGE_SIZE as u64 - 1;

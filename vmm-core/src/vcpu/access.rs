@@ -153,7 +153,8 @@ impl Running<'_> {
         let memory = GuestMemory::new(&p2m, &self.cpu.pages);
         let found = self
             .kernel()
-            .and_then(|kernel| memory.straight(kernel, at, bytes.len(), access));
+            .and_then(|kernel| kernel.translate(&memory, at, access))
+            .and_then(|gpa| memory.window(gpa, bytes.len(), access.writes()));
         if let Some((page, offset)) = found {
             page.read(offset, bytes);
         }

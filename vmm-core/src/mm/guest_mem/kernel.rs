@@ -42,12 +42,8 @@ impl Kernel {
 
     /// Translates a linear address for an access; `None` when there is anything to it.
     #[inline(always)]
-    pub(super) fn translate(
-        self,
-        memory: &GuestMemory<'_>,
-        at: Gva,
-        access: Access,
-    ) -> Option<Gpa> {
+    #[must_use]
+    pub fn translate(self, memory: &GuestMemory<'_>, at: Gva, access: Access) -> Option<Gpa> {
         let at = at.raw();
         if ((at << 16).cast_signed() >> 16).cast_unsigned() != at {
             return None;

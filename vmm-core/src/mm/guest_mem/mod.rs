@@ -265,21 +265,14 @@ impl<'a> GuestMemory<'a> {
             .map(Some)
     }
 
-    /// The bytes that a 64-bit kernel has at an address, for the usual small access: in one page,
-    /// with nothing missing. If there is more to it, [`Linear`] tells.
+    /// The bytes of a small access to guest-physical memory, if it stays in one page that there
+    /// is, writable if `writes`; and the offset in the page.
     #[inline(always)]
-    pub fn straight(
-        &self,
-        kernel: Kernel,
-        at: Gva,
-        len: usize,
-        access: Access,
-    ) -> Option<(Window<'a>, usize)> {
-        if len > room(at.page_offset()) {
+    pub fn window(&self, gpa: Gpa, len: usize, writes: bool) -> Option<(Window<'a>, usize)> {
+        if len > room(gpa.page_offset()) {
             return None;
         }
-        let gpa = kernel.translate(self, at, access)?;
-        let page = if access.writes() {
+        let page = if writes {
             self.writable_page(gpa.gfn())
         } else {
             self.page(gpa.gfn())
