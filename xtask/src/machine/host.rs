@@ -2,7 +2,11 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+
+/// Tells what the CPU is and has.
+pub(crate) const CPUINFO: &str = "/proc/cpuinfo";
+/// A parameter of `kvm_intel`, which is there when that module is.
+pub(crate) const NESTED: &str = "/sys/module/kvm_intel/parameters/nested";
 
 /// What decides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,23 +51,19 @@ impl Host {
     /// Looks at this host.
     pub(crate) fn probe() -> Self {
         let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let nested = Path::new("/sys/module/kvm_intel/parameters/nested");
-        let nested = fs::read_to_string(nested).ok();
-        Self {
-            device: match opened {
-                Ok(_) => Device::Usable,
-                Err(error) => Device::unusable(&error),
-            },
-            nested: nested.map(|text| text.trim().to_owned()),
-            ..Self::of_cpuinfo(&cpuinfo)
-        }
+        let device = match opened {
+            Ok(_) => Device::Usable,
+            Err(error) => Device::unusable(&error),
+        };
+        let cpuinfo = fs::read_to_string(CPUINFO).unwrap_or_default();
+        Self::of(&cpuinfo, fs::read_to_string(NESTED).ok().as_deref(), device)
     }
 
-    /// What `/proc/cpuinfo` tells.
-    fn of_cpuinfo(text: &str) -> Self {
+    /// From the texts of [`CPUINFO`] and [`NESTED`].
+    pub(crate) fn of(cpuinfo: &str, nested: Option<&str>, device: Device) -> Self {
         let field = |name: &str| {
-            text.lines()
+            cpuinfo
+                .lines()
                 .filter_map(|line| line.split_once(':'))
                 .find(|(key, _)| key.trim() == name)
                 .map_or("", |(_, value)| value.trim())
@@ -73,8 +73,8 @@ impl Host {
             vendor: field("vendor_id").to_owned(),
             vmx: flag("vmx"),
             nested_itself: flag("hypervisor"),
-            nested: None,
-            device: Device::Absent,
+            nested: nested.map(|text| text.trim().to_owned()),
+            device,
         }
     }
 
@@ -258,11 +258,13 @@ mod tests {
     fn cpuinfo_is_read() {
         let text = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vmx hypervisor\n\
                     vmx flags\t: vnmi\n";
-        let host = Host::of_cpuinfo(text);
+        let host = Host::of(text, Some("Y\n"), Device::Usable);
         assert_eq!(host.vendor, "GenuineIntel");
         assert!(host.vmx && host.nested_itself);
-        let host = Host::of_cpuinfo("vendor_id : AuthenticAMD\nflags : fpu svm xvmx\n");
+        assert_eq!(host.nested_vtx(), Ok(()));
+        let amd = "vendor_id : AuthenticAMD\nflags : fpu svm xvmx\n";
+        let host = Host::of(amd, None, Device::Absent);
         assert!(!host.vmx && !host.nested_itself);
-        assert_eq!(Host::of_cpuinfo("").vendor, "");
+        assert_eq!(Host::of("", None, Device::Absent).vendor, "");
     }
 }

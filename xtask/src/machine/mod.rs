@@ -7,7 +7,7 @@
 
 mod bochs;
 mod choose;
-mod host;
+pub(crate) mod host;
 mod qemu;
 
 use std::fs::{self, File};

@@ -85,12 +85,12 @@ pub(super) fn install(packages: &[Package]) -> Result<()> {
         eprintln!("         {:20} {}", package.name, package.why);
     }
     let sudo = !nix::unistd::geteuid().is_root();
+    let as_root = format!(
+        "run as root:\n  apt-get update && apt-get install --no-install-recommends {}",
+        names.join(" ")
+    );
     if sudo && !Path::new("/usr/bin/sudo").exists() {
-        bail!(
-            "not root and no sudo on this machine; run as root:\n  apt-get update && apt-get \
-             install --no-install-recommends {}",
-            names.join(" ")
-        );
+        bail!("not root and no sudo on this machine; {as_root}");
     }
     // A list that cannot be renewed may still do.
     if let Err(error) = apt(sudo, &["-q", "update"]) {
@@ -104,7 +104,9 @@ pub(super) fn install(packages: &[Package]) -> Result<()> {
         "install",
     ];
     args.extend(&names);
-    apt(sudo, &args)?;
+    if let Err(error) = apt(sudo, &args) {
+        bail!("{error:#}; if this user may not install packages, {as_root}");
+    }
     for package in packages {
         ensure!(
             package.present(),

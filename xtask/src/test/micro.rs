@@ -187,7 +187,8 @@ fn two_cpus(case: &Case<'_>) -> Result<()> {
 }
 
 fn two_cpus_packaged(case: &Case<'_>) -> Result<()> {
-    setup::ensure_packaged_bochs(case.artifacts.workspace())?;
+    let there = setup::ensure_packaged_bochs(case.artifacts.workspace())?;
+    ensure!(there, "only Debian has the packaged Bochs");
     let spec = Spec {
         packaged_bochs: true,
         ..machine(case, 2, &SMP)?

@@ -54,8 +54,11 @@ pub(super) const WHOLE: [Scenario; MODELS.len()] = {
 
 fn sample(case: &Case<'_>) -> Result<()> {
     let features = Features::of_document(case.artifacts.workspace())?;
-    let trials = plan::sample(&features, SAMPLE_SETS, case.seed);
-    run(case, &features, &trials)
+    run(
+        case,
+        &features,
+        plan::sample(&features, SAMPLE_SETS, case.seed),
+    )
 }
 
 fn whole(case: &Case<'_>) -> Result<()> {
@@ -66,19 +69,21 @@ fn whole(case: &Case<'_>) -> Result<()> {
         .filter(ours)
         .flat_map(|model| plan::whole(model, &features, SETS, case.seed))
         .collect();
-    run(case, &features, &trials)
+    run(case, &features, trials)
 }
 
 /// Boots once for each trial, and says what was covered.
-fn run(case: &Case<'_>, features: &Features, trials: &[Trial]) -> Result<()> {
-    if trials.iter().any(|trial| trial.model.packaged) {
-        setup::ensure_packaged_bochs(case.artifacts.workspace())?;
+fn run(case: &Case<'_>, features: &Features, mut trials: Vec<Trial>) -> Result<()> {
+    let packaged = trials.iter().filter(|trial| trial.model.packaged).count();
+    if packaged > 0 && !setup::ensure_packaged_bochs(case.artifacts.workspace())? {
+        println!("masks: {packaged} boots left out: only Debian has the packaged Bochs");
+        trials.retain(|trial| !trial.model.packaged);
     }
     let begun = Instant::now();
     let mut machine = Machine::new(case)?;
     let mut failures = Vec::new();
     let (mut ran, mut refused) = (0_u32, 0_u32);
-    for trial in trials {
+    for trial in &trials {
         ensure!(
             begun.elapsed() < case.scenario.limit,
             "after {} s: {ran} ran, {refused} were refused",
