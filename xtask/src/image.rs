@@ -324,6 +324,7 @@ fn execute(command: &mut Command) -> Result<()> {
 mod tests {
     use super::{Contents, Extras, MachineSize, iso};
     use ::system::Quotas;
+    use ::system::Share;
     use ::system::config::{Config, DomainConfig, FileId, HostConfig, OnReboot};
     use std::fs;
     use std::path::Path;
@@ -355,6 +356,7 @@ mod tests {
             quotas: Quotas::usual(1, pages),
             vcpus: 1,
             affinity,
+            share: Share::default(),
             on_reboot: OnReboot::Restart,
         };
         let size = |domains| {

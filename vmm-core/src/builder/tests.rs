@@ -7,6 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use system::Quotas;
+use system::Share;
 use system::config::{Config, FileId, HostConfig, OnReboot};
 use system::kernel::compress_lz4;
 use system::synthetic::{Elf, LOAD, bzimage};
@@ -72,6 +73,7 @@ fn config(memory_pages: u64, initrd: bool) -> Config {
         quotas: Quotas::usual(1, memory_pages),
         vcpus: 2,
         affinity: None,
+        share: Share::default(),
         on_reboot: OnReboot::Stop,
     };
     Config {

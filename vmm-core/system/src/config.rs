@@ -4,6 +4,7 @@
 //! at least one domain, sizes within limits, no file that is not there. The packer calls it to
 //! report mistakes early; the archive reader calls it because it trusts no packer.
 
+use crate::share::Share;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -123,6 +124,8 @@ pub struct DomainConfig {
     pub affinity: Option<Vec<u32>>,
     /// How much the domain may make the hypervisor set aside for it.
     pub quotas: Quotas,
+    /// What each vCPU may claim of the physical CPUs.
+    pub share: Share,
     /// What follows when the guest asks for a reboot.
     pub on_reboot: OnReboot,
 }
@@ -165,6 +168,15 @@ pub enum ConfigError {
         domain: String,
         /// The offending number; `None` when the list is empty.
         pcpu: Option<u32>,
+    },
+    /// Its claim on CPU time makes no sense.
+    Share {
+        /// The domain.
+        domain: String,
+        /// The key in its description.
+        key: &'static str,
+        /// Cause and remedy.
+        text: String,
     },
     /// The command line is longer than [`MAX_CMDLINE`] or contains a NUL.
     Cmdline {
@@ -243,6 +255,13 @@ impl DomainConfig {
                 });
             }
         }
+        if let Some((key, text)) = self.share.mistake() {
+            return Err(ConfigError::Share {
+                domain: domain(),
+                key,
+                text,
+            });
+        }
         if self.cmdline.len() > MAX_CMDLINE || self.cmdline.contains('\0') {
             return Err(ConfigError::Cmdline {
                 domain: domain(),
@@ -311,6 +330,9 @@ impl fmt::Display for ConfigError {
                 "domain `{domain}` has CPU {pcpu} in its affinity: the numbers go from 0 to {}",
                 MAX_PCPUS - 1
             ),
+            Self::Share { domain, key, text } => {
+                write!(f, "`{key}` of domain `{domain}`: {text}")
+            }
             Self::Cmdline { domain, length } => write!(
                 f,
                 "the command line of domain `{domain}` has {length} bytes: \
@@ -343,6 +365,7 @@ mod tests {
             vcpus: 2,
             affinity: Some(vec![0, 1]),
             quotas: Quotas::usual(2, 65536),
+            share: Share::default(),
             on_reboot: OnReboot::Restart,
         }
     }
@@ -416,6 +439,10 @@ mod tests {
         assert_eq!(
             text(|d| d.affinity = Some(vec![0, 256])),
             "domain `web` has CPU 256 in its affinity: the numbers go from 0 to 255"
+        );
+        assert_eq!(
+            text(|d| d.share.weight = 0),
+            "`weight` of domain `web`: there is no weight 0; give 1 to 65535"
         );
         assert_eq!(
             text(|d| d.cmdline = "x".repeat(3000)),

@@ -3,6 +3,7 @@
 //!
 //! * [`config`]: the domains to build and the host's options, as plain data with its limits.
 //! * [`archive`]: one file with the configuration and every guest image, each under a checksum.
+//! * [`share`]: a domain's claim on CPU time.
 //! * [`kernel`]: bzImage and ELF, their compressions, and the PVH entry note.
 //!
 //! Used by `xtask` (writes) and `vmm-core` (reads), hence `no_std`. Every byte that is read is
@@ -18,6 +19,7 @@ pub mod archive;
 pub mod config;
 pub mod kernel;
 pub mod quotas;
+pub mod share;
 #[cfg(any(test, feature = "synthetic"))]
 pub mod synthetic;
 
@@ -27,6 +29,7 @@ pub use config::{
 };
 pub use kernel::{Format, Image, Kernel, KernelError};
 pub use quotas::{QuotaError, Quotas};
+pub use share::Share;
 
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 

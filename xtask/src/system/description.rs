@@ -5,6 +5,7 @@ use ::system::config::{
     MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
 };
 use ::system::quotas::{MAX_EVENT_PORTS, MAX_TABLE_FRAMES, Quotas};
+use ::system::share::Share;
 use toml::de::DeTable;
 
 use super::problem::Problem;
@@ -28,6 +29,7 @@ pub(super) struct Domain {
     pub(super) vcpus: u32,
     pub(super) affinity: Option<Vec<u32>>,
     pub(super) quotas: Quotas,
+    pub(super) share: Share,
     pub(super) on_reboot: OnReboot,
     /// Whether a kernel in a slow compression is packed anew.
     pub(super) repack: bool,
@@ -116,6 +118,7 @@ fn read_domain(
     let event_ports = table.number("event_ports", "event_ports = 1023", problems);
     let table_frames = table.number("page_table_frames", "page_table_frames = 768", problems);
     let affinity = table.numbers("affinity", "affinity = [0, 1]", problems);
+    let share = read_share(&mut table, problems);
     let reboots = [("restart", OnReboot::Restart), ("stop", OnReboot::Stop)];
     let on_reboot = table.choice("on_reboot", &reboots, problems);
     let repack = table.boolean("repack", "repack = false", problems);
@@ -163,6 +166,7 @@ fn read_domain(
         vcpus,
         quotas,
         affinity: affinity.map(|affinity| affinity.value),
+        share,
         on_reboot,
         repack: repack.is_none_or(|repack| repack.value),
     })
@@ -237,6 +241,32 @@ fn read_quotas(
         quotas.table_frames = frames.value;
     }
     quotas
+}
+
+/// A domain's claim on CPU time.
+fn read_share(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Share {
+    let default = Share::default();
+    let mut places = Vec::new();
+    let mut number = |key, example, otherwise| {
+        let value = table.number(key, example, problems);
+        places.extend(value.as_ref().map(|value| (key, value.at)));
+        value.map_or(otherwise, |value| value.value)
+    };
+    let share = Share {
+        weight: number("weight", "weight = 512", default.weight),
+        warp: number("warp", "warp = 10000", default.warp),
+        warp_limit: number("warp_limit", "warp_limit = 5000", default.warp_limit),
+        unwarp: number("unwarp", "unwarp = 50000", default.unwarp),
+    };
+    if let Some((key, text)) = share.mistake() {
+        let place = places.iter().find(|(name, _)| *name == key);
+        problems.push(Problem {
+            at: place.map_or(0, |(_, at)| *at),
+            key: key.into(),
+            text,
+        });
+    }
+    share
 }
 
 fn required_text(

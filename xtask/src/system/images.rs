@@ -102,6 +102,7 @@ impl Images {
             quotas: domain.quotas,
             vcpus: domain.vcpus,
             affinity: domain.affinity,
+            share: domain.share,
             on_reboot: domain.on_reboot,
         })
     }

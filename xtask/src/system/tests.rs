@@ -5,7 +5,7 @@ use ::system::config::{Console, End, LogLevel, OnReboot};
 use ::system::kernel::{Format, Image, compress_lz4};
 use ::system::synthetic::compressed::GZIP;
 use ::system::synthetic::{Elf, bzimage};
-use ::system::{Archive, FileId, Quotas};
+use ::system::{Archive, FileId, Quotas, Share};
 use tempfile::TempDir;
 
 /// A directory with kernels, an initrd and a cache.
@@ -158,6 +158,23 @@ fn the_examples_are_packed() {
 }
 
 #[test]
+fn claims_on_cpu_time_are_packed() {
+    let packed = |lines: &str| {
+        let (_, bytes) = Fixture::new().pack(&with(lines)).unwrap();
+        Archive::parse(&bytes).unwrap().config().domains[0].share
+    };
+    let share = Share {
+        weight: 512,
+        warp: 10_000,
+        warp_limit: 5_000,
+        unwarp: 0x8000,
+    };
+    let lines = "weight = 512\nwarp = 10_000\nwarp_limit = 5000\nunwarp = 0x8000";
+    assert_eq!(packed(lines), share);
+    assert_eq!(packed(""), Share::default());
+}
+
+#[test]
 fn a_file_that_two_domains_use_is_packed_once() {
     let fixture = Fixture::new();
     let two = with("") + &with("").replace("web", "db");
@@ -193,7 +210,7 @@ fn slow_compressions_are_packed_anew_unless_told_not_to() {
 }
 
 /// Each row: what is added to a good domain, and the error without its place.
-const MISTAKES: [(&str, &str); 18] = [
+const MISTAKES: [(&str, &str); 23] = [
     (
         "vpcus = 2",
         "5:1: vpcus: unknown key; did you mean `vcpus`?",
@@ -201,7 +218,8 @@ const MISTAKES: [(&str, &str); 18] = [
     (
         "disk = \"a.img\"",
         "5:1: disk: unknown key; the keys here are name, kernel, memory, initrd, cmdline, \
-         max_memory, vcpus, event_ports, page_table_frames, affinity, on_reboot, repack",
+         max_memory, vcpus, event_ports, page_table_frames, affinity, weight, warp, warp_limit, \
+         unwarp, on_reboot, repack",
     ),
     (
         "vcpus = \"two\"",
@@ -251,6 +269,27 @@ const MISTAKES: [(&str, &str); 18] = [
         "page_table_frames = 7",
         "5:21: page_table_frames: this domain cannot have 7 page-table frames; give it 52 to \
          16777216, or leave the key out",
+    ),
+    (
+        "weight = 0",
+        "5:10: weight: there is no weight 0; give 1 to 65535",
+    ),
+    (
+        "weight = 1.5",
+        "5:10: weight: expected a whole number from 0 on, found the number 1.5; write for example \
+         `weight = 512`",
+    ),
+    (
+        "warp = 10000001",
+        "5:8: warp: 10000001 microseconds are too long; give 0 to 10000000 (ten seconds)",
+    ),
+    (
+        "warp_limit = 5000",
+        "5:14: warp_limit: nothing is borrowed without a warp; add for example `warp = 10000`",
+    ),
+    (
+        "warp = 5\nunwarp = 7",
+        "6:10: unwarp: there is no pause without a limit; add for example `warp_limit = 5000`",
     ),
     (
         "on_reboot = \"explode\"",
