@@ -30,3 +30,4 @@ pub mod store;
 pub mod task;
 pub mod time;
 pub mod vcpu;
+mod word;

@@ -39,8 +39,6 @@ pub struct PerCpu {
     pub apic_id: u32,
     /// vCPUs waiting for this pCPU.
     pub run_queue: Mutex<RunQueue>,
-    /// True while the pCPU waits in HLT or is about to.
-    pub idle: AtomicBool,
     /// Set to make the pCPU pick again.
     pub need_resched: AtomicBool,
     /// That somebody has left something for this pCPU or the vCPU it runs; see
@@ -67,8 +65,7 @@ pub fn install(id: u32, apic_id: u32) {
         self_address: Cell::new(0),
         id,
         apic_id,
-        run_queue: Mutex::new(RunQueue::new()),
-        idle: AtomicBool::new(false),
+        run_queue: Mutex::new(RunQueue::new(id)),
         need_resched: AtomicBool::new(false),
         attention: Attention::new(),
         running_domain: AtomicU32::new(NO_DOMAIN),

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
+use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use abi::grant_table::{RESERVED_CONSOLE, RESERVED_XENSTORE};
@@ -27,10 +28,12 @@ use crate::mm::scratch::Scratch;
 use crate::percpu::{self, MAX_CPUS};
 use crate::policy::cpuid::{self, CpuidPolicy, Registers, Spec, Usable};
 use crate::policy::msr::MsrPolicy;
+use crate::sched;
+use crate::sched::bvt::Share;
 use crate::stats::BuildStats;
 use crate::store::{self, DomainStore};
 use crate::time::{self, Clock, Scale, Tsc};
-use crate::vcpu::{Context, InitialState, Vcpu, VcpuInfo};
+use crate::vcpu::{Context, InitialState, Placement, Vcpu, VcpuInfo};
 
 /// Frames that a domain costs besides its RAM: tables, shared pages, vCPUs; a rough upper bound
 /// used to refuse early.
@@ -166,6 +169,28 @@ struct Parts {
     homes: heapless::Vec<u32, MAX_CPUS>,
 }
 
+/// Room for a domain's vCPUs with the scheduler; given back if the domain is not made.
+struct Admission(usize);
+
+impl Admission {
+    fn new(vcpus: u32) -> Result<Self, CreateError> {
+        let vcpus = usize::try_from(vcpus).unwrap_or(usize::MAX);
+        let admitted = sched::admit(vcpus).then_some(Self(vcpus));
+        admitted.ok_or(CreateError::OutOfMemory)
+    }
+
+    /// The domain is there, and gives the room back when it goes.
+    fn keep(mut self) {
+        self.0 = 0;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        sched::dismiss(self.0);
+    }
+}
+
 fn assemble(
     machine: &Machine,
     config_index: usize,
@@ -266,14 +291,22 @@ fn finish(
     let pat_switched = machine.controls.features.contains(Features::PAT);
     let msrs = MsrPolicy::new(&cpuid, machine.host_msrs, pat_switched);
     let msr_bitmap = machine::make_msr_bitmap(&msrs, id).ok_or(CreateError::OutOfMemory)?;
+    let admission = Admission::new(config.vcpus)?;
+    let affinity = homes
+        .iter()
+        .fold(0, |mask, home| mask | 1u64 << (home & 63));
     let first_home = NEXT_HOME.fetch_add(config.vcpus, Ordering::Relaxed);
     let vcpu = |number: u32| {
         let turn = first_home.wrapping_add(number) as usize % homes.len();
-        let home = homes.get(turn).copied().unwrap_or(0);
+        let place = Placement {
+            home: homes.get(turn).copied().unwrap_or(0),
+            affinity,
+            share: share(config),
+        };
         let info = VcpuInfo::in_shared_info(&shared_info, number);
         let number = VcpuId(number);
         let context = Context::new(machine, id, number, &cpuid, &msrs, clock.tsc_offset())?;
-        Some(Vcpu::new(number, home, info, context))
+        Some(Vcpu::new(number, place, info, context))
     };
     let vcpus: Option<Box<[Vcpu]>> = (0..config.vcpus).map(vcpu).collect();
     let vcpus = vcpus.ok_or(CreateError::OutOfMemory)?;
@@ -307,7 +340,19 @@ fn finish(
         life: Life::new(config.vcpus),
     });
     domain.publish_time();
+    admission.keep();
     Ok(domain)
+}
+
+/// What each vCPU may claim of the pCPUs.
+fn share(config: &DomainConfig) -> Share {
+    let ticks = |us: u32| time::ticks_from_us(u64::from(us));
+    Share {
+        weight: NonZeroU32::new(config.share.weight).unwrap_or(NonZeroU32::MIN),
+        warp: ticks(config.share.warp),
+        warp_limit: ticks(config.share.warp_limit),
+        unwarp: ticks(config.share.unwarp),
+    }
 }
 
 /// What a guest finds in its parameters from the start.

@@ -29,6 +29,7 @@ use crate::mm::page::PageRef;
 use crate::percpu::{self, MAX_CPUS, cpus};
 use crate::policy::cpuid::CpuidPolicy;
 use crate::policy::msr::MsrPolicy;
+use crate::sched;
 use crate::store::DomainStore;
 use crate::time::Clock;
 use crate::vcpu::{Signals, Vcpu};
@@ -247,6 +248,7 @@ impl Domain {
             }
         }
         self.p2m.write().release(usize::MAX);
+        sched::dismiss(self.vcpus.len());
     }
 
     /// Pins the guest page `gfn`, which must be writable RAM.

@@ -27,6 +27,7 @@ use crate::mm::directmap;
 use crate::mm::frame::Owner;
 use crate::mm::p2m::PageCache;
 use crate::mm::page::PageRef;
+use crate::percpu::PerCpu;
 use crate::policy;
 use crate::policy::cpuid::CpuidPolicy;
 use crate::policy::msr::{MsrPolicy, MsrState, PAT_RESET};
@@ -40,8 +41,8 @@ pub struct Context {
     pub vmcs: Vmcs,
     /// The frame of the VMCS; after `vmcs`, which must not outlive it.
     _vmcs_page: PageRef,
-    /// False until the VMCS has been set up on its home pCPU.
-    ready: bool,
+    /// The pCPU that the VMCS has been set up for, if it has.
+    ready_on: Option<u32>,
     /// Everything else.
     pub cpu: CpuContext,
 }
@@ -87,7 +88,7 @@ pub struct CpuContext {
     pub stop: Tsc,
     /// True while the vCPU sleeps in `SCHEDOP_poll`.
     pub polling: bool,
-    /// What the local APIC's timer was last set to for this vCPU, without a preemption timer.
+    /// What the local APIC's timer was last set to in this turn, without a preemption timer.
     pub armed: Tsc,
     /// IA32_EFER as it was last written; LMA is not kept here.
     pub efer: u64,
@@ -169,7 +170,7 @@ impl Context {
         Some(Self {
             vmcs,
             _vmcs_page: vmcs_page,
-            ready: false,
+            ready_on: None,
             cpu,
         })
     }
@@ -222,13 +223,23 @@ fn host_tsc(guest: u64, offset: u64) -> Tsc {
     u64::try_from(host).map_or(Tsc::NEVER, Tsc)
 }
 
-/// Makes a vCPU ready for its first entry, once, on its home pCPU.
+/// Makes a vCPU ready for its first entry on this pCPU.
 ///
 /// # Errors
 /// None today; a pCPU that cannot take the vCPU would end its domain.
-pub fn prepare(context: &mut Context, vcpu: &VcpuRef, vmx: &VmxOn) -> Result<(), CrashReason> {
-    if context.ready {
-        return Ok(());
+pub fn prepare(
+    context: &mut Context,
+    cpu: &PerCpu,
+    vcpu: &VcpuRef,
+    vmx: &VmxOn,
+) -> Result<(), CrashReason> {
+    match context.ready_on.replace(cpu.id) {
+        Some(before) if before == cpu.id => return Ok(()),
+        Some(_) => {
+            arrive(context, vmx);
+            return Ok(());
+        }
+        None => {}
     }
     let machine = machine::get();
     let domain = vcpu.domain();
@@ -255,8 +266,19 @@ pub fn prepare(context: &mut Context, vcpu: &VcpuRef, vmx: &VmxOn) -> Result<(),
     vmcs.write(field::CR4_GUEST_HOST_MASK, !context.cpu.cr4_allowed);
     vmcs.flush_vpid();
     context.cpu.info.clone_from(&vcpu.info.lock());
-    context.ready = true;
     Ok(())
+}
+
+/// Adapts a VMCS that another pCPU has cleared to this one. Linear translations that this CPU
+/// keeps from an earlier stay may be stale; those of the domain's physical memory are looked
+/// after as for any pCPU ([`Domain::flush_translations`]).
+fn arrive(context: &mut Context, vmx: &VmxOn) {
+    let mut vmcs = context.vmcs.load(vmx);
+    // SAFETY: boot has loaded this pCPU's tables and GS for good before it started the core.
+    let host = unsafe { HostState::capture() };
+    // SAFETY: captured on this pCPU just now.
+    unsafe { vmcs.set_host_state(&host) };
+    vmcs.flush_vpid();
 }
 
 /// Drops this pCPU's cached translations of the domain's physical memory.

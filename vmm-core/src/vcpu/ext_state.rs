@@ -112,6 +112,15 @@ pub fn switch_to(cpu: &PerCpu, vcpu: &VcpuRef, state: &mut CpuContext) {
     *loaded = Some(vcpu.clone());
 }
 
+/// Saves this vCPU's state if the pCPU still holds it, so that another pCPU can load it.
+pub fn release(cpu: &PerCpu, vcpu: &VcpuRef, state: &mut CpuContext) {
+    let mut loaded = cpu.loaded.lock();
+    if loaded.as_ref().is_some_and(|holder| holder.is(vcpu)) {
+        state.ext.save();
+        *loaded = None;
+    }
+}
+
 /// Drops the state of a vCPU that will not run again.
 pub fn forget(cpu: &PerCpu, vcpu: &VcpuRef) {
     let mut loaded = cpu.loaded.lock();

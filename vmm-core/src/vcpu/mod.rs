@@ -4,7 +4,7 @@
 //! ```text
 //!            start                    picked
 //! Offline ----------> Runnable <------------------> Running
-//!    ^                    ^       slice over           |
+//!    ^                    ^       turn over            |
 //!    |                    | wake                       | HLT, block, poll
 //!    |                    +---------- Blocked <--------+
 //!    +---------------------- down, HLT with IF=0 ------+
@@ -21,11 +21,12 @@ pub mod initial;
 pub mod inject;
 pub mod run;
 pub mod runstate;
+mod standing;
 pub mod timers;
 pub mod upcall;
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use abi::VcpuId;
 use bitflags::bitflags;
@@ -35,15 +36,22 @@ use crate::domain::{Domain, VcpuRef, lifecycle};
 use crate::intr::inbox::Inbox;
 use crate::percpu;
 use crate::sched;
+use crate::sched::bvt::{Account, Share};
+use crate::sched::heap::Seat;
+use crate::time::Tsc;
+use standing::{Kick, Standing};
 
 pub use context::{Context, Running};
 pub use initial::InitialState;
 pub use runstate::Runstate;
 pub use upcall::VcpuInfo;
 
+/// `VMASST_TYPE_runstate_update_flag` (`public/xen.h`), as a bit of [`Domain::vm_assist`].
+const RUNSTATE_UPDATE_FLAG: u32 = 1 << abi::vm_assist::RUNSTATE_UPDATE_FLAG;
+
 /// Where a vCPU stands with the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum RunState {
     /// Not started, or stopped by the guest.
     Offline,
@@ -78,15 +86,29 @@ bitflags! {
     }
 }
 
+/// Where a new vCPU runs, and what it may claim there.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    /// Its first home.
+    pub home: u32,
+    /// The pCPUs that it may run on, by bit.
+    pub affinity: u64,
+    /// Its claim.
+    pub share: Share,
+}
+
 /// A virtual CPU, as everybody sees it.
 #[derive(Debug)]
 pub struct Vcpu {
     /// Its number in the domain.
     pub id: VcpuId,
-    /// The pCPU that it runs on.
-    pub home: u32,
-    state: AtomicU8,
-    signals: AtomicU32,
+    standing: Standing,
+    /// The pCPUs that it may run on, by bit.
+    pub affinity: u64,
+    /// What it has had of them; changed under the lock of its home's queue, or by who moves it.
+    pub account: Mutex<Account>,
+    /// Its place in its home's queue.
+    pub seat: Seat,
     /// What others leave for its local APIC.
     pub inbox: Arc<Inbox>,
     /// The vector of `HVMOP_set_evtchn_upcall_vector`, or 0.
@@ -108,12 +130,13 @@ pub struct Vcpu {
 impl Vcpu {
     /// A vCPU that has not been started.
     #[must_use]
-    pub fn new(id: VcpuId, home: u32, info: Option<VcpuInfo>, context: Context) -> Self {
+    pub fn new(id: VcpuId, place: Placement, info: Option<VcpuInfo>, context: Context) -> Self {
         Self {
             id,
-            home,
-            state: AtomicU8::new(RunState::Offline as u8),
-            signals: AtomicU32::new(0),
+            standing: Standing::new(place.home),
+            affinity: place.affinity,
+            account: Mutex::new(Account::new(place.share)),
+            seat: Seat::new(),
             inbox: Arc::clone(context.cpu.lapic.inbox()),
             upcall_vector: AtomicU8::new(0),
             wait_for_sipi: AtomicBool::new(true),
@@ -125,57 +148,62 @@ impl Vcpu {
         }
     }
 
+    /// The pCPU that it runs on.
+    #[must_use]
+    pub fn home(&self) -> u32 {
+        self.standing.home()
+    }
+
+    /// Gives it a home, for the one that may: see [`standing`].
+    pub(crate) fn set_home(&self, cpu: u32) {
+        self.standing.set_home(cpu);
+    }
+
     /// Where the vCPU stands.
     #[must_use]
     pub fn state(&self) -> RunState {
-        match self.state.load(Ordering::SeqCst) {
-            0 => RunState::Offline,
-            1 => RunState::Runnable,
-            2 => RunState::Running,
-            3 => RunState::Blocked,
-            _ => RunState::Dead,
-        }
+        self.standing.state()
     }
 
     /// Moves from one state to another; false when the vCPU was not in `from`.
     pub(crate) fn transition(&self, from: RunState, to: RunState) -> bool {
-        self.state
-            .compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        self.standing.transition(from, to)
     }
 
     /// Adds signals, without waking the vCPU.
     pub(crate) fn set_signals(&self, signals: Signals) {
-        self.signals.fetch_or(signals.bits(), Ordering::SeqCst);
+        self.standing.set_signals(signals);
     }
 
     /// Takes all signals.
     pub(crate) fn take_signals(&self) -> Signals {
-        Signals::from_bits_retain(self.signals.swap(0, Ordering::SeqCst))
+        self.standing.take_signals()
     }
 
     /// The signals that wait.
     #[must_use]
     pub fn signals(&self) -> Signals {
-        Signals::from_bits_retain(self.signals.load(Ordering::SeqCst))
+        self.standing.signals()
     }
 
     /// True when any signal waits.
     #[must_use]
     pub fn is_signalled(&self) -> bool {
-        self.signals.load(Ordering::SeqCst) != 0
+        !self.standing.signals().is_empty()
     }
 }
 
 impl VcpuRef {
     /// Gives the vCPU's owner notice that something waits for it.
     pub fn kick(&self) {
-        if self.transition(RunState::Blocked, RunState::Runnable) {
-            sched::enqueue(self.clone());
-        } else if self.state() == RunState::Running
-            && let Some(cpu) = percpu::by_id(self.home)
-        {
-            cpu.wake();
+        match self.standing.kick() {
+            Kick::Enqueue => sched::enqueue(self.clone()),
+            Kick::Interrupt(home) => {
+                if let Some(cpu) = percpu::by_id(home) {
+                    cpu.wake();
+                }
+            }
+            Kick::Nothing => {}
         }
     }
 
@@ -211,9 +239,18 @@ impl VcpuRef {
         let started = self.transition(RunState::Offline, RunState::Runnable);
         if started {
             self.domain().online.fetch_add(1, Ordering::SeqCst);
+            sched::settle(self);
             sched::enqueue(self.clone());
         }
         started
+    }
+
+    /// Charges the time since the last change to the state that ends.
+    pub(crate) fn enter_runstate(&self, kind: runstate::Kind, now: Tsc) {
+        let domain = self.domain();
+        let now = domain.clock.system_time(now);
+        let flag = domain.vm_assist.load(Ordering::Relaxed) & RUNSTATE_UPDATE_FLAG != 0;
+        self.runstate.lock().enter(kind, now, flag);
     }
 
     /// Tells the vCPU that its domain has ended.

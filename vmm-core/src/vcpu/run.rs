@@ -14,11 +14,8 @@ use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
 use crate::exit::{self, Next};
 use crate::fault::CrashReason;
 use crate::percpu::{NO_DOMAIN, PerCpu};
-use crate::sched;
+use crate::sched::Stop;
 use crate::time::Tsc;
-
-/// `VMASST_TYPE_runstate_update_flag` (`public/xen.h`), as a bit of [`Domain::vm_assist`].
-const RUNSTATE_UPDATE_FLAG: u32 = 1 << 5;
 
 /// [`CpuContext::stop`](super::context::CpuContext::stop) is to be found: a time that is always
 /// past.
@@ -28,9 +25,11 @@ const STOP_UNKNOWN: Tsc = Tsc(0);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Leave {
     /// Others want the pCPU; the vCPU stays runnable.
-    Yield,
-    /// It waits for an event, at most until the time given.
-    Blocked(Tsc),
+    Preempted,
+    /// It lets others go first.
+    Yielded,
+    /// It waits for an event. It was put to sleep before it could be woken.
+    Blocked,
     /// The guest stopped it.
     Offline,
     /// Its domain has ended.
@@ -40,16 +39,18 @@ enum Leave {
 /// Runs a vCPU until it leaves its pCPU.
 pub fn run(cpu: &PerCpu, vmx: &VmxOn, vcpu: &VcpuRef) {
     if !vcpu.transition(RunState::Runnable, RunState::Running) {
+        let mut queue = cpu.run_queue.lock();
+        queue.stop(vcpu, Stop::Gone, Tsc::now());
         return;
     }
     let domain = vcpu.domain();
     cpu.running_domain
         .store(u32::from(domain.id.0), Ordering::SeqCst);
     let mut context = vcpu.context.lock();
-    let leave = match context::prepare(&mut context, vcpu, vmx) {
+    let leave = match context::prepare(&mut context, cpu, vcpu, vmx) {
         Ok(()) => {
             ext_state::switch_to(cpu, vcpu, &mut context.cpu);
-            enter_runstate(vcpu, runstate::Kind::Running);
+            vcpu.enter_runstate(runstate::Kind::Running, Tsc::now());
             let Context {
                 vmcs, cpu: state, ..
             } = &mut *context;
@@ -87,11 +88,12 @@ pub fn catch_up_with_flushes(cpu: &PerCpu, domain: &Domain) {
     }
 }
 
-fn enter_runstate(vcpu: &VcpuRef, kind: runstate::Kind) {
-    let domain = vcpu.domain();
-    let now = domain.clock.system_time(Tsc::now());
-    let flag = domain.vm_assist.load(Ordering::Relaxed) & RUNSTATE_UPDATE_FLAG != 0;
-    vcpu.runstate.lock().enter(kind, now, flag);
+/// Takes a vCPU that does not run off the pCPU, so that another one can run it: its VMCS is no
+/// longer active here, and none of its state is left in the CPU.
+pub fn detach(cpu: &PerCpu, vmx: &VmxOn, vcpu: &VcpuRef) {
+    let mut context = vcpu.context.lock();
+    ext_state::release(cpu, vcpu, &mut context.cpu);
+    context.vmcs.clear(vmx);
 }
 
 fn leave_cpu(
@@ -101,39 +103,39 @@ fn leave_cpu(
     mut context: MutexGuard<'_, Context>,
     leave: Leave,
 ) {
-    match leave {
-        Leave::Yield => {
-            enter_runstate(vcpu, runstate::Kind::Runnable);
-            if vcpu.transition(RunState::Running, RunState::Runnable) {
-                cpu.run_queue.lock().push(vcpu.clone());
-            }
-        }
-        Leave::Blocked(deadline) => {
-            enter_runstate(vcpu, runstate::Kind::Blocked);
-            cpu.run_queue.lock().sleep(deadline, vcpu.clone());
-        }
+    let now = Tsc::now();
+    let stop = match leave {
+        Leave::Blocked => return,
+        Leave::Preempted => Stop::Preempted,
+        Leave::Yielded => Stop::Yielded,
         Leave::Offline => {
-            enter_runstate(vcpu, runstate::Kind::Offline);
-            context.vmcs.clear(vmx);
+            vcpu.enter_runstate(runstate::Kind::Offline, now);
+            cpu.run_queue.lock().stop(vcpu, Stop::Gone, now);
             drop(context);
-            go_offline(cpu, vcpu);
+            detach(cpu, vmx, vcpu);
+            go_offline(vcpu);
+            return;
         }
         Leave::Dead => {
+            cpu.run_queue.lock().stop(vcpu, Stop::Gone, now);
             context.vmcs.clear(vmx);
             drop(context);
             ext_state::forget(cpu, vcpu);
-            cpu.run_queue.lock().forget(vcpu);
             if vcpu.transition(RunState::Running, RunState::Dead) {
                 lifecycle::vcpu_left(vcpu.domain());
             }
+            return;
         }
+    };
+    vcpu.enter_runstate(runstate::Kind::Runnable, now);
+    if vcpu.transition(RunState::Running, RunState::Runnable) {
+        cpu.run_queue.lock().stop(vcpu, stop, now);
     }
 }
 
 /// Takes a vCPU offline, unless its domain ended or somebody started it meanwhile. With the last
 /// one the domain has powered off.
-fn go_offline(cpu: &PerCpu, vcpu: &VcpuRef) {
-    cpu.run_queue.lock().forget(vcpu);
+fn go_offline(vcpu: &VcpuRef) {
     if !vcpu.transition(RunState::Running, RunState::Offline) {
         return;
     }
@@ -150,21 +152,20 @@ fn go_offline(cpu: &PerCpu, vcpu: &VcpuRef) {
 /// A vCPU's turn on its pCPU.
 #[derive(Debug)]
 struct Turn {
-    /// When others get the pCPU, if any are ready.
-    slice_end: Tsc,
-    /// True while others are ready.
-    contended: bool,
+    /// When the scheduler is to look whether the turn is over.
+    until: Tsc,
 }
 
 impl Running<'_> {
     /// The loop proper. Most exits take the straight way through it.
     fn run(mut self, cpu: &PerCpu) -> Leave {
         let mut turn = Turn {
-            slice_end: Tsc::now().after(sched::slice_ticks()),
-            contended: cpu.run_queue.lock().has_ready(),
+            until: cpu.run_queue.lock().until(Tsc::now()),
         };
         self.end_poll();
         self.recheck_deadlines();
+        // Others may have set the local APIC's timer meanwhile.
+        self.cpu.armed = Tsc(0);
         self.attention.ask_self();
         loop {
             let mut now = Tsc::now();
@@ -178,7 +179,7 @@ impl Running<'_> {
             self.cpu.mitigations.before_entry();
             let next = self.enter();
             if next != Next::Resume
-                && let Some(leave) = self.act(next)
+                && let Some(leave) = self.act(cpu, next)
             {
                 return leave;
             }
@@ -231,7 +232,7 @@ impl Running<'_> {
             return Err(leave);
         }
         if cpu.need_resched.load(Ordering::Relaxed)
-            && let Some(leave) = self.reschedule(cpu, turn)
+            && let Some(leave) = self.reschedule(cpu, turn, now)
         {
             return Err(leave);
         }
@@ -280,12 +281,15 @@ impl Running<'_> {
     /// Does what an exit ended with, other than going on.
     #[cold]
     #[inline(never)]
-    fn act(&mut self, next: Next) -> Option<Leave> {
+    fn act(&mut self, cpu: &PerCpu, next: Next) -> Option<Leave> {
         match next {
             Next::Resume => None,
-            Next::Yield => Some(Leave::Yield),
+            Next::Yield => {
+                let others = cpu.run_queue.lock().ready.may_yield(Tsc::now().0);
+                others.then_some(Leave::Yielded)
+            }
             Next::Block => {
-                let leave = self.block();
+                let leave = self.block(cpu);
                 if leave.is_none() {
                     self.end_poll();
                 }
@@ -312,18 +316,23 @@ impl Running<'_> {
 
     /// Somebody has become ready on this pCPU, or it has other work.
     #[cold]
-    fn reschedule(&mut self, cpu: &PerCpu, turn: &mut Turn) -> Option<Leave> {
+    fn reschedule(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Option<Leave> {
         cpu.need_resched.store(false, Ordering::SeqCst);
         if cpu.id == 0 && (crate::start::has_work() || crate::console::has_more()) {
             cpu.need_resched.store(true, Ordering::SeqCst);
-            return Some(Leave::Yield);
+            return Some(Leave::Preempted);
         }
-        turn.contended = cpu.run_queue.lock().has_ready();
+        let queue = cpu.run_queue.lock();
+        if queue.is_over(now) {
+            return Some(Leave::Preempted);
+        }
+        turn.until = queue.until(now);
+        drop(queue);
         self.recheck_deadlines();
         None
     }
 
-    /// The time to stop at has come: a timer, a sleeper, or the end of the slice.
+    /// The time to stop at has come: a timer's, a sleeper's, or the scheduler's.
     ///
     /// What is due is dealt with once. With a period shorter than this takes, something is due
     /// again at once; the guest gets its turn in between all the same, so that a guest's timers
@@ -331,11 +340,12 @@ impl Running<'_> {
     #[inline(never)]
     fn stop_is_due(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Option<Leave> {
         self.expire_timers(now);
-        {
+        let over = {
             let mut queue = cpu.run_queue.lock();
             queue.wake_due(now);
-            turn.contended = queue.has_ready();
-        }
+            turn.until = queue.until(now);
+            queue.is_over(now)
+        };
         self.find_stop(cpu, turn, now);
         // The events just raised are looked at in a moment.
         self.attention.take();
@@ -348,7 +358,7 @@ impl Running<'_> {
         {
             return Some(leave);
         }
-        (turn.contended && turn.slice_end <= now).then_some(Leave::Yield)
+        over.then_some(Leave::Preempted)
     }
 
     /// Finds when the guest must be left at the latest. What the timer cannot count to is cut off.
@@ -363,12 +373,7 @@ impl Running<'_> {
     fn next_stop(&self, cpu: &PerCpu, turn: &Turn) -> Tsc {
         let own = self.own_deadline();
         let sleepers = cpu.run_queue.lock().next_deadline();
-        let slice_end = if turn.contended {
-            turn.slice_end
-        } else {
-            Tsc::NEVER
-        };
-        own.min(sleepers).min(slice_end)
+        own.min(sleepers).min(turn.until)
     }
 
     /// When something of the vCPU's own, or of its domain, is due.
@@ -462,20 +467,27 @@ impl Running<'_> {
     }
 
     /// Blocks, unless something already waits for the vCPU.
-    fn block(&mut self) -> Option<Leave> {
+    fn block(&mut self, cpu: &PerCpu) -> Option<Leave> {
         if let Some(info) = &self.cpu.info {
             info.clear_upcall_mask();
         }
         let deadline = self.own_deadline();
-        if !self.vcpu.transition(RunState::Running, RunState::Blocked) {
+        let now = Tsc::now();
+        if self.wakes() || deadline <= now {
             return None;
         }
-        if (self.wakes() || deadline <= Tsc::now())
-            && self.vcpu.transition(RunState::Blocked, RunState::Running)
-        {
+        // All that sleeping takes comes first, since from its own word on the vCPU may be woken.
+        self.vcpu.enter_runstate(runstate::Kind::Blocked, now);
+        let stop = Stop::Asleep(deadline);
+        cpu.run_queue.lock().stop(self.vcpu, stop, now);
+        self.vcpu.transition(RunState::Running, RunState::Blocked);
+        if self.wakes() && self.vcpu.transition(RunState::Blocked, RunState::Running) {
+            let now = Tsc::now();
+            cpu.run_queue.lock().resume(self.vcpu, now);
+            self.vcpu.enter_runstate(runstate::Kind::Running, now);
             return None;
         }
-        Some(Leave::Blocked(deadline))
+        Some(Leave::Blocked)
     }
 
     /// True when something waits that ends a HLT, a block or a poll.

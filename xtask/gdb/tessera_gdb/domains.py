@@ -65,7 +65,7 @@ def vcpu_ref_name(reference):
 def run_state(vcpu):
     """The name of a vCPU's state."""
     names = {f.enumval: f.name for f in gdb.lookup_type("vmm_core::vcpu::RunState").fields()}
-    raw = rust.number(vcpu, "state")
+    raw = rust.number(vcpu, "standing", "state")
     return names.get(raw, f"{raw}?").split("::")[-1]
 
 
@@ -109,8 +109,8 @@ from 1) it is active, `launched` whether it has been entered since its last VMCL
                     vcpu_name(one, vcpu),
                     name(one),
                     run_state(vcpu).lower(),
-                    rust.number(vcpu, "home"),
-                    sources.bits(rust.number(vcpu, "signals"), sources.signals()),
+                    rust.number(vcpu, "standing", "home"),
+                    sources.bits(rust.number(vcpu, "standing", "signals"), sources.signals()),
                     f"{rust.number(vmcs, 'region'):#x}",
                     active or "-",
                     "yes" if int(rust.peel(rust.get(vmcs, "launched"))) else "no",

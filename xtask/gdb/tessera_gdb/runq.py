@@ -5,7 +5,8 @@ from .command import Inspector, table
 
 
 class RunQueues(Inspector):
-    """Shows each pCPU's run queue: who is ready, in order, and who sleeps until which TSC."""
+    """Shows each pCPU's run queue: its scheduler virtual time, who is ready at which effective
+virtual time, the first in line first, and who sleeps until which TSC."""
 
     name = "runq"
 
@@ -13,19 +14,29 @@ class RunQueues(Inspector):
         rows = []
         for pcpu in pcpus.all_pcpus():
             queue = rust.get(pcpu, "run_queue")
-            ready = [domains.vcpu_ref_name(one) for one in rust.deque(rust.get(queue, "ready"))]
-            sleepers = [
-                f"{domains.vcpu_ref_name(rust.get(one, 'vcpu'))}@{rust.number(one, 'deadline'):#x}"
-                for one in reversed(rust.vec(rust.get(queue, "sleepers")))
-            ]
+            ready = rust.get(queue, "ready")
+            waiting = sorted(
+                (rust.number(key, "__0"), rust.number(key, "__1"), rust.get(one, "vcpu"))
+                for key, one in entries(rust.get(ready, "waiting"))
+            )
+            sleepers = sorted(
+                (int(rust.peel(deadline)), domains.vcpu_ref_name(one))
+                for deadline, one in entries(rust.get(queue, "sleepers"))
+            )
             rows.append([
                 rust.number(pcpu, "id"),
-                "yes" if rust.number(pcpu, "idle") else "no",
+                "no" if rust.option(rust.get(ready, "turn")) is None else "yes",
                 "yes" if rust.number(pcpu, "need_resched") else "no",
-                " ".join(ready) or "-",
-                " ".join(sleepers) or "-",
+                f"{rust.number(ready, 'svt'):#x}",
+                " ".join(f"{domains.vcpu_ref_name(one)}@{evt:#x}" for evt, _, one in waiting) or "-",
+                " ".join(f"{one}@{deadline:#x}" for deadline, one in sleepers) or "-",
             ])
-        table(["pcpu", "idle", "resched", "ready", "sleepers"], rows)
+        table(["pcpu", "runs", "resched", "svt", "ready", "sleepers"], rows)
+
+
+def entries(heap):
+    """The keys and members of a heap, in no order."""
+    return [(entry["__0"], entry["__1"]) for entry in rust.vec(rust.get(heap, "entries"))]
 
 
 def register():

@@ -93,17 +93,6 @@ def vec(value):
     return _elements(int(pointer), value.type.template_argument(0), number(value, "len"))
 
 
-def deque(value):
-    """The elements of a `VecDeque`."""
-    value = peel(value)
-    element = value.type.template_argument(0)
-    base = int(peel(get(value, "buf", "inner", "ptr")))
-    capacity = number(value, "buf", "inner", "cap")
-    head, length = number(value, "head"), number(value, "len")
-    places = ((head + i) % capacity for i in range(length))
-    return [target.at(base + place * element.sizeof, element) for place in places]
-
-
 def boxed_slice(value):
     """The elements of a `Box<[T]>` or `&[T]`."""
     pointer = value["data_ptr"]

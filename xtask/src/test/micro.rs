@@ -64,6 +64,8 @@ pub(super) struct Guest {
     pub(super) program: &'static str,
     pub(super) vcpus: u32,
     pub(super) cmdline: &'static str,
+    /// Further lines of its description.
+    pub(super) keys: &'static str,
 }
 
 impl Guest {
@@ -73,6 +75,7 @@ impl Guest {
             program,
             vcpus: 1,
             cmdline: "",
+            keys: "",
         }
     }
 
@@ -92,20 +95,21 @@ pub(super) fn description(artifacts: &Artifacts, guests: &[Guest]) -> String {
         program,
         vcpus,
         cmdline,
+        keys,
     } in guests
     {
         // Writing to a String cannot fail.
         let _ = write!(
             toml,
             "[[domain]]\nname = {name:?}\nkernel = {:?}\nmemory = \"16M\"\nvcpus = {vcpus}\n\
-             cmdline = {cmdline:?}\non_reboot = \"stop\"\n",
+             cmdline = {cmdline:?}\non_reboot = \"stop\"\n{keys}\n",
             artifacts.guest(program).display().to_string(),
         );
     }
     toml
 }
 
-fn boot(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<Transcript> {
+pub(super) fn boot(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<Transcript> {
     Script::for_case(case, &machine(case, cpus, guests)?)?.finish()
 }
 
@@ -142,11 +146,11 @@ fn verdict(said: &Transcript, shown: &str, name: &str) -> Result<()> {
 }
 
 /// Checks that all guests passed, powered off by themselves and the run ended well.
-fn all_pass(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<()> {
+pub(super) fn all_pass(case: &Case<'_>, cpus: u32, guests: &[Guest]) -> Result<()> {
     passed(&boot(case, cpus, guests)?, guests)
 }
 
-fn passed(said: &Transcript, guests: &[Guest]) -> Result<()> {
+pub(super) fn passed(said: &Transcript, guests: &[Guest]) -> Result<()> {
     let shown = guests.first().map_or("", |guest| guest.name);
     verdicts(said, shown, guests)?;
     for guest in guests {

@@ -79,6 +79,7 @@ const HELLO: Guest = Guest {
     program: "hello",
     vcpus: 1,
     cmdline: "",
+    keys: "",
 };
 
 /// Boots and checks that the run ends by power-off after an error line with all of `words`.

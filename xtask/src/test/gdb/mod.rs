@@ -49,6 +49,7 @@ fn session(case: &Case<'_>) -> Result<()> {
         program: "hello",
         vcpus: 1,
         cmdline: "",
+        keys: "",
     };
     fs::write(&config, micro::description(artifacts, &[guest])).context("writing the system")?;
     let script = artifacts.file(name, "gdb");
@@ -139,7 +140,7 @@ const EXPECTED: &[(&str, &[&[&str]])] = &[
         &[
             &["vmm_core: error: Tessera needs Intel VT-x"],
             &["id", "name", "state", "vcpus"],
-            &["pcpu", "idle", "ready"],
+            &["pcpu", "runs", "ready"],
             &["1", "no", "-"],
             &["= 18446603336221196288"],
             &["$", "= 1"],
