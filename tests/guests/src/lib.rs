@@ -22,5 +22,6 @@ pub mod memory;
 pub mod report;
 pub mod ring3;
 pub mod runtime;
+pub mod sched;
 pub mod smp;
 pub mod xen;

@@ -17,6 +17,7 @@ mod nested_host;
 mod refusal;
 mod runner;
 mod script;
+mod shares;
 mod transcript;
 
 use std::cell::RefCell;
@@ -111,6 +112,7 @@ fn all() -> Vec<Scenario> {
         micro::SCENARIOS,
         nested::SCENARIOS,
         nested_host::SCENARIOS,
+        shares::SCENARIOS,
         &masks::WHOLE,
     ]
     .concat()

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use abi::{Errno, VcpuId};
 use guests::report::Report;
 use guests::xen::SharedInfo;
-use guests::{check, check_eq, smp};
+use guests::{check, check_eq, cpu, smp};
 use pv_drivers::hypercall::{Bare, Refused, bare};
 
 guests::main!(run);
@@ -17,6 +17,8 @@ const SECOND: VcpuId = VcpuId(1);
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 fn count() {
+    // Bochs does not let another CPU's interrupt end the turn of a guest that has them off.
+    cpu::enable_interrupts();
     loop {
         TICKS.fetch_add(1, Ordering::AcqRel);
         core::hint::spin_loop();
