@@ -38,6 +38,10 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
         bochs::find(ws.cache())
     };
     let bochs = found.context("no Bochs on this machine: run `cargo xtask setup`")?;
+    ensure!(
+        spec.faults.is_empty() || !bochs.packaged,
+        "only Bochs 3.0, as set-up builds it, can have faults: try `cargo xtask setup --refresh`"
+    );
     let mut files = vec![("bochsrc", configuration(spec, iso, serial, &bochs))];
     let mut args: Vec<String> = ["-q", "-f", "bochsrc"].map(str::to_owned).into();
     if bochs.packaged {
