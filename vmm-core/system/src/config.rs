@@ -425,6 +425,11 @@ mod tests {
              the start, to 268435456 (1 TiB)"
         );
         assert_eq!(
+            text(|d| d.quotas.grants.max_frames = 0),
+            "domain `web` has grant limits that are no good: version 1 or 2, 1 to 1024 grant \
+             frames, 0 to 4096 maptrack frames"
+        );
+        assert_eq!(
             text(|d| d.quotas.event_ports = 0),
             "domain `web` has 0 event ports: give it 1 to 131071"
         );

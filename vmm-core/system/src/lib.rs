@@ -28,7 +28,7 @@ pub use config::{
     Config, ConfigError, Console, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot,
 };
 pub use kernel::{Format, Image, Kernel, KernelError};
-pub use quotas::{QuotaError, Quotas};
+pub use quotas::{GrantLimits, QuotaError, Quotas};
 pub use share::Share;
 
 use crc::{CRC_32_ISO_HDLC, Crc, Table};

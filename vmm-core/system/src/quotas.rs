@@ -9,6 +9,12 @@ use crate::config::MAX_MEMORY_PAGES;
 pub const MAX_EVENT_PORTS: u32 = (1 << 17) - 1;
 /// The most frames that can be set aside for one domain's page tables.
 pub const MAX_TABLE_FRAMES: u32 = 1 << 24;
+/// The newest layout of grant entries.
+pub const MAX_GRANT_VERSION: u32 = 2;
+/// The most frames a grant table can be allowed.
+pub const MAX_GRANT_FRAMES: u32 = 1024;
+/// The most frames' worth of grant mappings a domain can be allowed.
+pub const MAX_MAPTRACK_FRAMES: u32 = 4096;
 
 /// How much the hypervisor sets aside for a domain at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -19,6 +25,39 @@ pub struct Quotas {
     pub event_ports: u32,
     /// Frames for its page tables and vCPUs.
     pub table_frames: u32,
+    /// How much it may make of grants.
+    pub grants: GrantLimits,
+}
+
+/// How much a domain may make of grants. The defaults are Xen's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GrantLimits {
+    /// The newest layout of entries it may choose, 1 or 2.
+    pub max_version: u32,
+    /// Frames of its grant table, 512 entries each in version 1.
+    pub max_frames: u32,
+    /// Frames' worth of mappings of other domains' pages, 256 each.
+    pub max_maptrack_frames: u32,
+}
+
+impl Default for GrantLimits {
+    fn default() -> Self {
+        Self {
+            max_version: MAX_GRANT_VERSION,
+            max_frames: 64,
+            max_maptrack_frames: 1024,
+        }
+    }
+}
+
+impl GrantLimits {
+    /// True when every limit is one that can be.
+    #[must_use]
+    pub fn are_valid(&self) -> bool {
+        (1..=MAX_GRANT_VERSION).contains(&self.max_version)
+            && (1..=MAX_GRANT_FRAMES).contains(&self.max_frames)
+            && self.max_maptrack_frames <= MAX_MAPTRACK_FRAMES
+    }
 }
 
 /// Why a quota is no good; shown behind the domain it is of.
@@ -40,6 +79,8 @@ pub enum QuotaError {
         /// What the domain needs.
         least: u32,
     },
+    /// A limit of the grant tables is zero or too high.
+    Grants,
 }
 
 impl Quotas {
@@ -57,6 +98,7 @@ impl Quotas {
             table_frames: u32::try_from(frames)
                 .unwrap_or(u32::MAX)
                 .min(MAX_TABLE_FRAMES),
+            grants: GrantLimits::default(),
         }
     }
 
@@ -90,6 +132,9 @@ impl Quotas {
                 least,
             });
         }
+        if !self.grants.are_valid() {
+            return Err(QuotaError::Grants);
+        }
         Ok(())
     }
 }
@@ -108,6 +153,11 @@ impl fmt::Display for QuotaError {
             Self::TableFrames { frames, least } => write!(
                 f,
                 "has {frames} page-table frames: give it {least} to {MAX_TABLE_FRAMES}"
+            ),
+            Self::Grants => write!(
+                f,
+                "has grant limits that are no good: version 1 or 2, 1 to {MAX_GRANT_FRAMES} grant \
+                 frames, 0 to {MAX_MAPTRACK_FRAMES} maptrack frames"
             ),
         }
     }

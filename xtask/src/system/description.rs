@@ -1,10 +1,15 @@
 //! The description's text, read into values with their places. Knows no files.
 
+use std::ops::RangeInclusive;
+
 use ::system::config::{
     self, Console, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
     MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
 };
-use ::system::quotas::{MAX_EVENT_PORTS, MAX_TABLE_FRAMES, Quotas};
+use ::system::quotas::{
+    GrantLimits, MAX_EVENT_PORTS, MAX_GRANT_FRAMES, MAX_GRANT_VERSION, MAX_MAPTRACK_FRAMES,
+    MAX_TABLE_FRAMES, Quotas,
+};
 use ::system::share::Share;
 use toml::de::DeTable;
 
@@ -121,6 +126,7 @@ fn read_domain(
     let share = read_share(&mut table, problems);
     let reboots = [("restart", OnReboot::Restart), ("stop", OnReboot::Stop)];
     let on_reboot = table.choice("on_reboot", &reboots, problems);
+    let grants = read_grant_limits(&mut table, problems);
     let repack = table.boolean("repack", "repack = false", problems);
     table.finish(problems);
 
@@ -164,7 +170,7 @@ fn read_domain(
         cmdline: cmdline.map(|cmdline| cmdline.value).unwrap_or_default(),
         memory_pages: memory_pages?,
         vcpus,
-        quotas,
+        quotas: Quotas { grants, ..quotas },
         affinity: affinity.map(|affinity| affinity.value),
         share,
         on_reboot,
@@ -267,6 +273,34 @@ fn read_share(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Share {
         });
     }
     share
+}
+
+fn read_grant_limits(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> GrantLimits {
+    let usual = GrantLimits::default();
+    let mut limit = |key, range: RangeInclusive<u32>, usual: u32| {
+        let Some(number) = table.number(key, &format!("{key} = {usual}"), problems) else {
+            return usual;
+        };
+        let text = (!range.contains(&number.value)).then(|| {
+            let (least, most) = range.into_inner();
+            format!("it cannot be {}; choose {least} to {most}", number.value)
+        });
+        check(problems, key, &number, text);
+        number.value
+    };
+    GrantLimits {
+        max_version: limit(
+            "max_grant_version",
+            1..=MAX_GRANT_VERSION,
+            usual.max_version,
+        ),
+        max_frames: limit("max_grant_frames", 1..=MAX_GRANT_FRAMES, usual.max_frames),
+        max_maptrack_frames: limit(
+            "max_maptrack_frames",
+            0..=MAX_MAPTRACK_FRAMES,
+            usual.max_maptrack_frames,
+        ),
+    }
 }
 
 fn required_text(

@@ -84,6 +84,9 @@ fn a_full_description_is_packed() {
         page_table_frames = 3000
         affinity = [0, 1]
         on_reboot = "stop"
+        max_grant_frames = 8
+        max_maptrack_frames = 0
+        max_grant_version = 1
 
         [[domain]]
         name = "micro"
@@ -117,6 +120,9 @@ fn a_full_description_is_packed() {
     assert_eq!(quotas.max_memory_pages, 1 << 19);
     assert_eq!(debian.affinity.as_deref(), Some([0, 1].as_slice()));
     assert_eq!(debian.on_reboot, OnReboot::Stop);
+    let limits = quotas.grants;
+    assert_eq!((limits.max_version, limits.max_frames), (1, 8));
+    assert_eq!(limits.max_maptrack_frames, 0);
     assert_eq!(
         archive.file(debian.initrd.unwrap()).unwrap(),
         b"070701 cached"
@@ -210,7 +216,15 @@ fn slow_compressions_are_packed_anew_unless_told_not_to() {
 }
 
 /// Each row: what is added to a good domain, and the error without its place.
-const MISTAKES: [(&str, &str); 23] = [
+const MISTAKES: [(&str, &str); 25] = [
+    (
+        "max_grant_frames = 0",
+        "5:20: max_grant_frames: it cannot be 0; choose 1 to 1024",
+    ),
+    (
+        "max_grant_version = 3",
+        "5:21: max_grant_version: it cannot be 3; choose 1 to 2",
+    ),
     (
         "vpcus = 2",
         "5:1: vpcus: unknown key; did you mean `vcpus`?",
@@ -219,7 +233,7 @@ const MISTAKES: [(&str, &str); 23] = [
         "disk = \"a.img\"",
         "5:1: disk: unknown key; the keys here are name, kernel, memory, initrd, cmdline, \
          max_memory, vcpus, event_ports, page_table_frames, affinity, weight, warp, warp_limit, \
-         unwarp, on_reboot, repack",
+         unwarp, on_reboot, max_grant_version, max_grant_frames, max_maptrack_frames, repack",
     ),
     (
         "vcpus = \"two\"",
