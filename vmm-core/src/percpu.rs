@@ -10,7 +10,7 @@
 
 use alloc::boxed::Box;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use spin::{Mutex, Once};
 use vmx::cpu::{apic, msr};
@@ -53,6 +53,8 @@ pub struct PerCpu {
 // SAFETY: `self_address` is written once before the structure is shared; all else is `Sync`.
 unsafe impl Sync for PerCpu {}
 
+/// Indices below this may be in use.
+static END: AtomicUsize = AtomicUsize::new(0);
 static CPUS: [Once<&'static PerCpu>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
 
 /// Creates the calling pCPU's structure and points GS at it. Call once per pCPU, before anything
@@ -77,6 +79,7 @@ pub fn install(id: u32, apic_id: u32) {
     // and the structure is never freed.
     unsafe { msr::write(msr::IA32_GS_BASE, address) };
     CPUS[id as usize].call_once(|| cpu);
+    END.fetch_max(id as usize + 1, Ordering::Release);
 }
 
 /// The calling pCPU's structure.
@@ -101,7 +104,8 @@ pub fn by_id(id: u32) -> Option<&'static PerCpu> {
 
 /// Every pCPU that is up.
 pub fn cpus() -> impl Iterator<Item = &'static PerCpu> {
-    CPUS.iter().filter_map(|cpu| cpu.get().copied())
+    let end = END.load(Ordering::Acquire).min(MAX_CPUS);
+    CPUS[..end].iter().filter_map(|cpu| cpu.get().copied())
 }
 
 impl PerCpu {

@@ -8,16 +8,15 @@ use spin::RwLock;
 
 use super::Domain;
 
+/// Sorted by id.
 static DOMAINS: RwLock<Vec<Arc<Domain>>> = RwLock::new(Vec::new());
 
 /// The domain with this id.
 #[must_use]
 pub fn by_id(id: DomId) -> Option<Arc<Domain>> {
-    DOMAINS
-        .read()
-        .iter()
-        .find(|domain| domain.id == id)
-        .cloned()
+    let domains = DOMAINS.read();
+    let found = domains.binary_search_by_key(&id, |domain| domain.id);
+    found.ok().and_then(|index| domains.get(index).cloned())
 }
 
 /// All domains, in order of creation.
@@ -28,7 +27,9 @@ pub fn all() -> Vec<Arc<Domain>> {
 
 /// Adds a domain.
 pub fn add(domain: Arc<Domain>) {
-    DOMAINS.write().push(domain);
+    let mut domains = DOMAINS.write();
+    let place = domains.partition_point(|other| other.id < domain.id);
+    domains.insert(place, domain);
 }
 
 /// Takes a domain off the list.
