@@ -36,8 +36,8 @@ pub const RESERVED_CONSOLE: u32 = 0;
 /// The reserved reference of the xenstore ring.
 pub const RESERVED_XENSTORE: u32 = 1;
 
-/// Frames a table may grow to by default.
-pub const DEFAULT_MAX_FRAMES: u32 = 64;
+/// The newest layout of entries.
+pub const MAX_VERSION: u32 = 2;
 
 /// Layout and flags of a version 1 entry (`grant_entry_v1_t`).
 pub mod v1 {
@@ -53,6 +53,29 @@ pub mod v1 {
     pub const FRAME: usize = 4;
 
     const _: () = assert!(ENTRIES_PER_FRAME as usize * ENTRY_SIZE == crate::PAGE_SIZE);
+}
+
+/// Layout of a version 2 entry (`grant_entry_v2_t`), whose status is apart (`grant_status_t`).
+pub mod v2 {
+    /// Bytes of an entry.
+    pub const ENTRY_SIZE: usize = 16;
+    /// Entries in one frame.
+    pub const ENTRIES_PER_FRAME: u32 = 256;
+    /// `hdr.flags`, 16 bits.
+    pub const FLAGS: usize = 0;
+    /// `hdr.domid`, 16 bits: who may use the grant.
+    pub const DOMID: usize = 2;
+    /// `sub_page.page_off` and `sub_page.length`, 16 bits each.
+    pub const RANGE: usize = 4;
+    /// `full_page.frame` and `sub_page.frame`, 64 bits.
+    pub const FRAME: usize = 8;
+    /// Bytes of a status.
+    pub const STATUS_SIZE: usize = 2;
+    /// Statuses in one status frame.
+    pub const STATUSES_PER_FRAME: u32 = 2048;
+
+    const _: () = assert!(ENTRIES_PER_FRAME as usize * ENTRY_SIZE == crate::PAGE_SIZE);
+    const _: () = assert!(STATUSES_PER_FRAME as usize * STATUS_SIZE == crate::PAGE_SIZE);
 }
 
 /// Bits of an entry's flags (`GTF_*`).
@@ -73,6 +96,30 @@ pub mod flags {
     pub const READING: u16 = 1 << 3;
     /// The frame is in use for writing; set by the hypervisor.
     pub const WRITING: u16 = 1 << 4;
+    /// Only a part of the page is granted, for copying; version 2.
+    pub const SUB_PAGE: u16 = 1 << 8;
+}
+
+/// Bits of [`MapGrantRef::flags`] (`GNTMAP_*`).
+pub mod map_flags {
+    /// Map for devices.
+    pub const DEVICE_MAP: u32 = 1 << 0;
+    /// Map for the guest's CPUs.
+    pub const HOST_MAP: u32 = 1 << 1;
+    /// Do not allow writing.
+    pub const READONLY: u32 = 1 << 2;
+    /// Allow user mode of a PV guest.
+    pub const APPLICATION_MAP: u32 = 1 << 3;
+    /// The address is that of a PV guest's page-table entry.
+    pub const CONTAINS_PTE: u32 = 1 << 4;
+}
+
+/// Bits of [`GrantCopy::flags`] (`GNTCOPY_*`).
+pub mod copy_flags {
+    /// The source is a grant.
+    pub const SOURCE_GREF: u16 = 1 << 0;
+    /// The destination is a grant.
+    pub const DEST_GREF: u16 = 1 << 1;
 }
 
 /// Per-operation results (`GNTST_*`).
@@ -89,6 +136,10 @@ pub mod status {
     pub const BAD_HANDLE: i16 = -4;
     /// Bad address to map at.
     pub const BAD_VIRT_ADDR: i16 = -5;
+    /// Bad address of a device mapping.
+    pub const BAD_DEV_ADDR: i16 = -6;
+    /// No room for a device mapping.
+    pub const NO_DEVICE_SPACE: i16 = -7;
     /// Not allowed.
     pub const PERMISSION_DENIED: i16 = -8;
     /// The frame is not memory.
@@ -104,6 +155,88 @@ pub mod status {
 }
 
 guest_structs! {
+    /// Argument of [`MAP_GRANT_REF`] (`gnttab_map_grant_ref_t`).
+    pub struct MapGrantRef: 32 {
+        /// Where to map: a guest-physical address for callers with a physical map of their own.
+        pub host_addr: u64 = 0,
+        /// Of [`map_flags`].
+        pub flags: u32 = 8,
+        /// The grant.
+        pub gref: u32 = 12,
+        /// Who granted it.
+        pub dom: u16 = 16,
+        /// One of [`status`] (out).
+        pub status: i16 = 18,
+        /// What [`UNMAP_GRANT_REF`] takes (out).
+        pub handle: u32 = 20,
+        /// The frame's address on the bus (out).
+        pub dev_bus_addr: u64 = 24,
+    }
+
+    /// Argument of [`UNMAP_GRANT_REF`] (`gnttab_unmap_grant_ref_t`).
+    pub struct UnmapGrantRef: 24 {
+        /// Where the grant is mapped.
+        pub host_addr: u64 = 0,
+        /// Where it is mapped for devices, or 0.
+        pub dev_bus_addr: u64 = 8,
+        /// What [`MAP_GRANT_REF`] answered.
+        pub handle: u32 = 16,
+        /// One of [`status`] (out).
+        pub status: i16 = 20,
+        pad: u16 = 22,
+    }
+
+    /// One side of a [`GrantCopy`] (`gnttab_copy_ptr`).
+    pub struct CopyPtr: 16 {
+        /// A grant reference in the low half, or a frame of the caller's own.
+        pub place: u64 = 0,
+        /// Who granted it.
+        pub domid: u16 = 8,
+        /// First byte in the page.
+        pub offset: u16 = 10,
+        pad: u32 = 12,
+    }
+
+    /// Argument of [`COPY`] (`gnttab_copy_t`).
+    pub struct GrantCopy: 40 {
+        /// Where bytes come from.
+        pub source: CopyPtr = 0,
+        /// Where they go.
+        pub dest: CopyPtr = 16,
+        /// How many.
+        pub len: u16 = 32,
+        /// Of [`copy_flags`].
+        pub flags: u16 = 34,
+        /// One of [`status`] (out).
+        pub status: i16 = 36,
+        pad: u16 = 38,
+    }
+
+    /// [`CopyPtr`] of a 32-bit caller.
+    pub struct CompatCopyPtr: 8 {
+        /// A grant reference, or a frame of the caller's own.
+        pub place: u32 = 0,
+        /// Who granted it.
+        pub domid: u16 = 4,
+        /// First byte in the page.
+        pub offset: u16 = 6,
+    }
+
+    /// [`GrantCopy`] of a 32-bit caller.
+    pub struct CompatGrantCopy: 24 {
+        /// Where bytes come from.
+        pub source: CompatCopyPtr = 0,
+        /// Where they go.
+        pub dest: CompatCopyPtr = 8,
+        /// How many.
+        pub len: u16 = 16,
+        /// Of [`copy_flags`].
+        pub flags: u16 = 18,
+        /// One of [`status`] (out).
+        pub status: i16 = 20,
+        pad: u16 = 22,
+    }
+
     /// Argument of [`SETUP_TABLE`] (`gnttab_setup_table_t`).
     pub struct SetupTable: 24 {
         /// Whose table.
@@ -170,6 +303,30 @@ guest_structs! {
         /// One of [`status`] (out).
         pub status: i16 = 8,
         pad: u16 = 10,
+    }
+}
+
+impl From<CompatCopyPtr> for CopyPtr {
+    fn from(compat: CompatCopyPtr) -> Self {
+        Self {
+            place: compat.place.into(),
+            domid: compat.domid,
+            offset: compat.offset,
+            pad: 0,
+        }
+    }
+}
+
+impl From<CompatGrantCopy> for GrantCopy {
+    fn from(compat: CompatGrantCopy) -> Self {
+        Self {
+            source: compat.source.into(),
+            dest: compat.dest.into(),
+            len: compat.len,
+            flags: compat.flags,
+            status: compat.status,
+            pad: 0,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap, XENSTORE_GFN};
 use crate::builder::{BuildError, DomainImage, Entry, GuestWriter};
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Service};
-use crate::grant::GrantTable;
+use crate::grant::{GrantTable, Maptrack};
 use crate::machine::{self, Machine};
 use crate::mm::frame::{Owner, frames};
 use crate::mm::guest_mem::GuestMemory;
@@ -224,7 +224,7 @@ fn assemble(
         p2m.insert_page(gfn, page.clone(), PageKind::Shared, Perms::RW)?
             .done();
     }
-    let mut grants = GrantTable::new(id).ok_or(CreateError::OutOfMemory)?;
+    let mut grants = GrantTable::new(id, &config.quotas.grants).ok_or(CreateError::OutOfMemory)?;
     grants.permit(GrantRef(RESERVED_CONSOLE), DomId::CONTROL, CONSOLE_GFN)?;
     grants.permit(GrantRef(RESERVED_XENSTORE), DomId::CONTROL, XENSTORE_GFN)?;
     Ok((
@@ -324,6 +324,7 @@ fn finish(
         p2m: RwLock::new(p2m),
         evtchn: Mutex::new(evtchn),
         grants: Mutex::new(grants),
+        maptrack: Mutex::new(Maptrack::new(config.quotas.grants.max_maptrack_frames)),
         params: Mutex::new(hvm_params(console_port, store_port)?),
         shared_info,
         shared_info_gfn: AtomicU64::new(u64::MAX),

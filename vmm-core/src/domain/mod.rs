@@ -1,7 +1,7 @@
 //! A domain: the owner of memory, vCPUs, event channels and grants, isolated from all others.
 //!
 //! Locks are taken in this order, and at most one domain's of each kind at a time unless the
-//! lower domain id comes first: `evtchn`, `grants`, `p2m`.
+//! lower domain id comes first: `evtchn`, `maptrack`, `grants`, `p2m`.
 
 pub mod build;
 pub mod lifecycle;
@@ -22,7 +22,8 @@ use crate::bits::low32;
 use crate::builder::memmap::MemoryMap;
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Peer, Wake};
-use crate::grant::GrantTable;
+use crate::grant::ops::{self, Party};
+use crate::grant::{GrantTable, Maptrack};
 use crate::mm::frame::frames;
 use crate::mm::p2m::{Flush, P2m};
 use crate::mm::page::PageRef;
@@ -65,6 +66,8 @@ pub struct Domain {
     pub evtchn: Mutex<EvtchnTable>,
     /// Its grant table.
     pub grants: Mutex<GrantTable>,
+    /// Its mappings of what others grant it.
+    pub maptrack: Mutex<Maptrack>,
     /// Its HVM parameters.
     pub params: Mutex<HvmParams>,
     /// The page that `XENMAPSPACE_shared_info` names.
@@ -247,8 +250,21 @@ impl Domain {
                 other.evtchn.lock().peer_closed(peer.port, me);
             }
         }
+        self.grants.lock().close();
         self.p2m.write().release(usize::MAX);
+        ops::release(&self.party(), list::by_id, |domain| domain.party());
         sched::dismiss(self.vcpus.len());
+    }
+
+    /// The domain as one who grants, and who uses grants.
+    #[must_use]
+    pub const fn party(&self) -> Party<'_> {
+        Party {
+            id: self.id,
+            table: &self.grants,
+            maptrack: &self.maptrack,
+            p2m: &self.p2m,
+        }
     }
 
     /// Pins the guest page `gfn`, which must be writable RAM.

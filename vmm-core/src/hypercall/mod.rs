@@ -125,7 +125,7 @@ fn dispatch(
         VCPU_OP => vcpu::op(ctx, args(ctx)),
         SET_TIMER_OP => timer::set_timer_op(ctx, args(ctx)).into(),
         MEMORY_OP => memory::op(ctx, args(ctx)),
-        GRANT_TABLE_OP => grant::op(ctx, args(ctx)).into(),
+        GRANT_TABLE_OP => grant::op(ctx, args(ctx)),
         HVM_OP => hvm::op(ctx, args(ctx)).into(),
         MULTICALL => multicall::op(ctx, args(ctx)),
         VM_ASSIST => sched::vm_assist(ctx, args(ctx)).into(),

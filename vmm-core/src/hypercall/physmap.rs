@@ -65,15 +65,13 @@ fn place_shared_info(domain: &Domain, gfn: Gfn, duties: &mut Duties) -> Result<(
     Ok(())
 }
 
-/// Places a frame of the grant table, which grows to have it. Indices of version 2 status frames
-/// have a bit set that puts them beyond any table.
+/// Places a frame of the grant table, which grows to have it.
 fn place_grant_frame(
     domain: &Domain,
     index: u64,
     gfn: Gfn,
     duties: &mut Duties,
 ) -> Result<(), Errno> {
-    let index = u32::try_from(index).map_err(|_| Errno::Einval)?;
     let mut grants = domain.grants.lock();
     let (page, placed) = grants.frame(index)?;
     place(&mut domain.p2m.write(), page, placed, gfn, duties)?;

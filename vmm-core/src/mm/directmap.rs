@@ -132,7 +132,8 @@ pub(super) unsafe fn fill(first: NonNull<u64>, word: u64, count: usize) {
 /// Copies `len` bytes between memory of which one side may change under our hands.
 ///
 /// # Safety
-/// `source` is valid for reads and `target` for writes of `len` bytes; the ranges do not overlap.
+/// `source` is valid for reads and `target` for writes of `len` bytes. Where the ranges overlap,
+/// neither is Rust memory; the bytes there are then some of both.
 #[inline(always)]
 unsafe fn copy(target: *mut u8, source: *const u8, len: usize) {
     if len == 4 {
@@ -264,6 +265,18 @@ impl<'a> Window<'a> {
                 data.len(),
             )
         };
+    }
+
+    /// Copies `len` bytes from another frame, or within this one.
+    ///
+    /// # Panics
+    /// When a range leaves its frame.
+    #[inline]
+    pub fn copy_from(&self, offset: usize, source: &Window<'_>, source_offset: usize, len: usize) {
+        let (target, source) = (self.at(offset, len), source.at(source_offset, len));
+        // SAFETY: `at` checked that both ranges stay inside their frames, which are readable and
+        // writable by the invariant on `base`, and no Rust memory.
+        unsafe { copy(target.as_ptr(), source.as_ptr(), len) };
     }
 
     /// The address of `len` bytes inside the frame.

@@ -7,7 +7,7 @@ use core::ops::Deref;
 use abi::Mfn;
 use pv_drivers::shared_page::SharedPage;
 
-use super::directmap;
+use super::directmap::{self, Window};
 use super::frame::{Owner, frames};
 
 /// A hold on one frame: the frame is not freed as long as any lives.
@@ -46,6 +46,21 @@ impl PageRef {
     #[must_use]
     pub const fn page(&self) -> SharedPage {
         self.page
+    }
+
+    /// The frame's bytes, for copies of many.
+    #[inline]
+    #[must_use]
+    pub fn window(&self) -> Window<'_> {
+        // SAFETY: by the invariant on `page` the frame is RAM in the direct map without plain
+        // Rust data; the hold keeps it for as long as `self` is borrowed.
+        unsafe { Window::new(directmap::ptr(self.mfn.hpa())) }
+    }
+
+    /// Zeroes the frame.
+    pub fn clear(&self) {
+        // SAFETY: as in `window`.
+        unsafe { directmap::zero(self.mfn, 1) };
     }
 
     /// Adds a hold on a frame of guest memory or one that is shared with a guest.

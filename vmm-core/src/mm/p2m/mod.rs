@@ -376,13 +376,13 @@ impl P2m {
         }
     }
 
-    /// Unmaps another domain's page `mfn`.
+    /// Unmaps another domain's page.
     ///
     /// # Errors
-    /// [`Errno::Enoent`] when `gfn` does not map that page.
-    pub fn remove_foreign(&mut self, gfn: Gfn, mfn: Mfn) -> Result<Flush, Errno> {
+    /// [`Errno::Enoent`] when `gfn` maps no such page.
+    pub fn remove_foreign(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
         match self.lookup(gfn) {
-            Some(entry) if entry.kind == PageKind::Foreign && entry.mfn == mfn => self.unmap(gfn),
+            Some(entry) if entry.kind == PageKind::Foreign => self.unmap(gfn),
             _ => Err(Errno::Enoent),
         }
     }
@@ -434,6 +434,15 @@ impl P2m {
             return Err(Errno::Eacces);
         }
         Ok(PageRef::hold(page.mfn))
+    }
+
+    /// Holds whatever page the guest sees at `gfn`, be it its own, shared or another domain's;
+    /// `None` for a hole and for a page that is to be written but may not.
+    #[must_use]
+    pub fn hold(&self, gfn: Gfn, write: bool) -> Option<PageRef> {
+        let (entry, size) = self.present(gfn)?;
+        let page = describe(entry, size, gfn);
+        (page.writable || !write).then(|| PageRef::hold(page.mfn))
     }
 
     /// Answers an EPT violation at `gfn` by an access that wanted `perms`.

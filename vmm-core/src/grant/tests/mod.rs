@@ -1,0 +1,27 @@
+//! The grant table against what Xen's header promises, against a reference model, and against a
+//! guest that keeps to nothing.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests choose their own numbers"
+)]
+
+extern crate std;
+
+mod model;
+mod sharing;
+mod table;
+mod world;
+
+use abi::{DomId, Gfn, GrantRef};
+use core::sync::atomic::Ordering::SeqCst;
+use system::GrantLimits;
+
+use super::GrantTable;
+use crate::mm::page::PageRef;
+use crate::mm::testing;
+
+fn table() -> GrantTable {
+    testing::init();
+    GrantTable::new(DomId(1), &GrantLimits::default()).unwrap()
+}
