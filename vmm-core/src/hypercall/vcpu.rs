@@ -53,7 +53,10 @@ fn op_on(ctx: &mut Ctx<'_, '_>, command: u64, vcpu: &VcpuRef, arg: u64) -> Hyper
         INITIALISE => initialise(ctx, vcpu, arg),
         UP => up(vcpu),
         DOWN => return down(ctx, vcpu),
-        IS_UP => Ok(u64::from(vcpu.state() != RunState::Offline)),
+        // One that is told to go down is down, though it may first have to get a pCPU to do so.
+        IS_UP => Ok(u64::from(
+            vcpu.state() != RunState::Offline && !vcpu.signals().contains(Signals::DOWN),
+        )),
         SEND_NMI => {
             if vcpu.inbox.post_nmi() {
                 vcpu.kick();
