@@ -92,7 +92,11 @@ fn run(case: &Case<'_>, features: &Features, mut trials: Vec<Trial>) -> Result<(
         match machine.attempt(trial, features) {
             Ok(true) => ran += 1,
             Ok(false) => refused += 1,
-            Err(error) => failures.push(format!("{trial}: {error:#}")),
+            Err(error) => {
+                // The whole takes long: do not keep it back until the end.
+                println!("{}: FAILED: {trial}: {error:#}", case.scenario.name);
+                failures.push(trial.to_string());
+            }
         }
         if failures.len() >= ENOUGH {
             break;
@@ -105,6 +109,6 @@ fn run(case: &Case<'_>, features: &Features, mut trials: Vec<Trial>) -> Result<(
         trials.len(),
         failures.len()
     );
-    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    ensure!(failures.is_empty(), "failed:\n{}", failures.join("\n"));
     Ok(())
 }
