@@ -20,10 +20,8 @@ pub struct Ctx<'a, 'v> {
     pub v: &'a mut Running<'v>,
     /// True when it called from 64-bit code.
     pub wide: bool,
-    /// The page translated last for reading.
-    read: Translated,
-    /// The page translated last for writing.
-    written: Translated,
+    /// The page translated last.
+    last: Cell<Option<Translated>>,
 }
 
 /// Guest memory that stays where it is: one page or two, and where in the first it starts.
@@ -41,8 +39,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Self {
             v,
             wide,
-            read: Cell::new(NOWHERE),
-            written: Cell::new(NOWHERE),
+            last: Cell::new(None),
         }
     }
 
@@ -275,26 +272,31 @@ impl<'a, 'v> Ctx<'a, 'v> {
             return None;
         }
         let (page, offset) = (at.raw() & !PAGE_MASK, at.raw() & PAGE_MASK);
-        let last = if access.writes() {
-            &self.written
-        } else {
-            &self.read
-        };
-        let (gva, gpa) = last.get();
-        if gva == page {
-            return Some(Gpa::new(gpa | offset));
+        if let Some(last) = self.last.get()
+            && last.gva == page
+            && (last.writable || !access.writes())
+        {
+            return Some(Gpa::new(last.gpa | offset));
         }
         let gpa = self.v.kernel()?.translate(memory, at, access)?;
-        last.set((page, gpa.raw() & !PAGE_MASK));
+        self.last.set(Some(Translated {
+            gva: page,
+            gpa: gpa.raw() & !PAGE_MASK,
+            writable: access.writes(),
+        }));
         Some(gpa)
     }
 }
 
 /// A linear page and where it is in guest-physical memory. The processor, too, may go on using a
 /// translation until the guest invalidates it, and no guest can do that in the middle of a call.
-type Translated = Cell<(u64, u64)>;
+#[derive(Clone, Copy, Debug)]
+struct Translated {
+    gva: u64,
+    gpa: u64,
+    /// It was translated for writing.
+    writable: bool,
+}
 
-/// No linear page.
-const NOWHERE: (u64, u64) = (u64::MAX, 0);
 /// The offset in a page.
 const PAGE_MASK: u64 = PAGE_SIZE as u64 - 1;

@@ -225,7 +225,7 @@ impl Running<'_> {
     /// of an STI or MOV SS before it ends, and a single step traps.
     #[inline(always)]
     pub fn advance(&mut self) {
-        let length = u64::from(self.vmcs.read(field::VM_EXIT_INSTRUCTION_LENGTH));
+        let length = self.vmcs.read_extended(field::VM_EXIT_INSTRUCTION_LENGTH);
         let rip = self.vmcs.read(field::GUEST_RIP);
         let mut next = rip.wrapping_add(length);
         if (rip ^ next) >> 32 != 0 {

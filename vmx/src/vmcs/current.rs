@@ -51,19 +51,25 @@ impl<'a> CurrentVmcs<'a> {
     #[inline(always)]
     #[must_use]
     pub fn read<T: Value, A: Access>(&self, field: Field<T, A>) -> T {
+        T::from_register(self.read_extended(field))
+    }
+
+    /// Reads a field, extended with zeros to 64 bits, as VMREAD does.
+    #[inline(always)]
+    #[must_use]
+    pub fn read_extended<T: Value, A: Access>(&self, field: Field<T, A>) -> u64 {
         if cfg!(feature = "count") {
             let mut counters = self.vmcs.counters.get();
             counters.count_read(field.encoding(), field.is_shadowed());
             self.vmcs.counters.set(counters);
         }
-        let value = if cfg!(debug_assertions) || !field.is_proven() {
+        if cfg!(debug_assertions) || !field.is_proven() {
             // SAFETY: the invariant on `self.vmcs`.
             unsafe { instr::vmread(field.encoding()) }
         } else {
             // SAFETY: as above, and the field is there.
             unsafe { instr::vmread_proven(field.encoding()) }
-        };
-        T::from_register(value)
+        }
     }
 
     /// Writes a field that concerns the guest alone.
