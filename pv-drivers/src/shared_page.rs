@@ -46,6 +46,28 @@ macro_rules! atomic {
     };
 }
 
+/// One byte of a [`SharedPage`]; to be used as long as that may be.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedByte(
+    /// Invariant: a byte of a page for which [`SharedPage`]'s own invariant holds.
+    NonNull<AtomicU8>,
+);
+
+// SAFETY: as for `SharedPage`.
+unsafe impl Send for SharedByte {}
+// SAFETY: as for `SharedPage`.
+unsafe impl Sync for SharedByte {}
+
+impl SharedByte {
+    /// The byte.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self) -> &AtomicU8 {
+        // SAFETY: valid by the invariant; atomics may alias a peer's accesses.
+        unsafe { self.0.as_ref() }
+    }
+}
+
 impl SharedPage {
     /// Wraps a page.
     ///
@@ -73,6 +95,15 @@ impl SharedPage {
         /// The 64-bit word at `offset`.
         u64, AtomicU64
     );
+
+    /// The byte at `offset`, found once for many looks.
+    ///
+    /// # Panics
+    /// When `offset` leaves the page.
+    #[must_use]
+    pub fn byte(&self, offset: usize) -> SharedByte {
+        SharedByte(NonNull::from(self.u8(offset)))
+    }
 
     /// Copies bytes out of the page.
     ///

@@ -114,7 +114,7 @@ fn register_info(ctx: &mut Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64) -> Result<u64,
             Errno::Einval
         }
     })?;
-    let info = VcpuInfo { page, offset };
+    let info = VcpuInfo::new(page, offset);
     let wake = {
         let mut table = domain.evtchn.lock();
         let wake = table.move_info(vcpu.id, info.page.clone(), offset)?;

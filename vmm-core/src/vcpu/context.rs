@@ -74,9 +74,12 @@ pub struct CpuContext {
     pub cr4_allowed: u64,
     /// What is done before every VM entry; a copy of the machine's.
     pub mitigations: Mitigations,
-    /// How much slower than the TSC the VMX-preemption timer counts, as a power of two; `None`
-    /// without that timer.
-    pub preemption_timer_shift: Option<u8>,
+    /// VM entries need no more than the VMX-preemption timer set.
+    pub plain_entry: bool,
+    /// The CPU has that timer.
+    pub has_preemption_timer: bool,
+    /// How much slower than the TSC it counts, as a power of two.
+    pub preemption_timer_shift: u8,
     /// How many ticks of the TSC that timer can count; no end without it.
     pub timer_reach: u64,
     /// Why the domain is to be ended, with [`Next::Crash`](crate::exit::Next::Crash).
@@ -137,11 +140,11 @@ impl Context {
             tsc_khz: u32::try_from(time::tsc_khz()).unwrap_or(u32::MAX),
             phys_bits: machine.phys_bits,
         });
-        let preemption_timer_shift = machine
+        let has_preemption_timer = machine
             .controls
             .features
-            .contains(Features::PREEMPTION_TIMER)
-            .then_some(machine.controls.preemption_timer_shift);
+            .contains(Features::PREEMPTION_TIMER);
+        let preemption_timer_shift = machine.controls.preemption_timer_shift;
         let cpu = CpuContext {
             regs: GuestRegs::new(),
             lapic,
@@ -155,9 +158,14 @@ impl Context {
             pending: PendingEvents::default(),
             info: None,
             mitigations: machine.mitigations,
+            plain_entry: has_preemption_timer && !machine.mitigations.needed_before_entry(),
+            has_preemption_timer,
             preemption_timer_shift,
-            timer_reach: preemption_timer_shift
-                .map_or(u64::MAX, |shift| u64::from(u32::MAX - 1) << (shift & 31)),
+            timer_reach: if has_preemption_timer {
+                u64::from(u32::MAX - 1) << (preemption_timer_shift & 31)
+            } else {
+                u64::MAX
+            },
             crash: None,
             windows: false,
             stop: Tsc(0),

@@ -175,8 +175,7 @@ impl Running<'_> {
                     Err(leave) => return leave,
                 }
             }
-            self.arm_timer(now, self.cpu.stop);
-            self.cpu.mitigations.before_entry();
+            self.set_out(now, self.cpu.stop);
             let next = self.enter();
             if next != Next::Resume
                 && let Some(leave) = self.act(cpu, next)
@@ -395,30 +394,39 @@ impl Running<'_> {
         self.cpu.expire_lapic_timer(now);
     }
 
-    /// Makes sure the guest is left by `until`, which is not past: by the VMX-preemption timer, which costs no exit
-    /// to set, or else by the local APIC's timer.
+    /// Does what comes right before VM entry: makes sure the guest is left by `until`, which is not
+    /// past, by the VMX-preemption timer, which costs no exit to set.
     #[inline(always)]
-    fn arm_timer(&mut self, now: Tsc, until: Tsc) {
-        if let Some(shift) = self.cpu.preemption_timer_shift {
-            // Never before `until`, and with one tick for the guest at least. What the timer does
-            // not reach is cut off by `find_stop`.
-            let ticks = until.0.wrapping_sub(now.0) >> (shift & 63);
-            self.vmcs.write(
-                field::VMX_PREEMPTION_TIMER_VALUE,
-                low32(ticks).wrapping_add(1),
-            );
+    fn set_out(&mut self, now: Tsc, until: Tsc) {
+        if self.cpu.plain_entry {
+            self.arm_timer(now, until);
         } else {
-            self.arm_apic_timer(until);
+            self.set_out_otherwise(now, until);
         }
     }
 
+    /// The same on CPUs that leak, or have no such timer but the local APIC's.
     #[cold]
     #[inline(never)]
-    fn arm_apic_timer(&mut self, until: Tsc) {
-        if self.cpu.armed != until {
+    fn set_out_otherwise(&mut self, now: Tsc, until: Tsc) {
+        if self.cpu.has_preemption_timer {
+            self.arm_timer(now, until);
+        } else if self.cpu.armed != until {
             self.cpu.armed = until;
             vmx::cpu::apic::arm_timer((until != Tsc::NEVER).then_some(TscDeadline(until.0)));
         }
+        self.cpu.mitigations.before_entry();
+    }
+
+    #[inline(always)]
+    fn arm_timer(&mut self, now: Tsc, until: Tsc) {
+        // Never before `until`, and with one tick for the guest at least. What the timer does not
+        // reach is cut off by `find_stop`.
+        let ticks = until.0.wrapping_sub(now.0) >> (self.cpu.preemption_timer_shift & 63);
+        self.vmcs.write(
+            field::VMX_PREEMPTION_TIMER_VALUE,
+            low32(ticks).wrapping_add(1),
+        );
     }
 
     /// An IRET that had ended NMI blocking is to run again: it ends the blocking then.

@@ -3,9 +3,9 @@
 use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
 
-use abi::PAGE_SIZE;
 use abi::shared_info::{self, vcpu_info};
 use abi::vcpu::{VcpuTimeInfo, time_flags};
+use pv_drivers::shared_page::SharedByte;
 use zerocopy::IntoBytes;
 
 use crate::mm::page::PageRef;
@@ -18,16 +18,27 @@ pub struct VcpuInfo {
     pub page: PageRef,
     /// Its offset in the page; the structure stays inside.
     pub offset: usize,
+    /// Its `evtchn_upcall_pending`, which is looked at before each VM entry.
+    upcall_pending: SharedByte,
 }
 
 impl VcpuInfo {
     /// Where a new domain's vCPU has its information: in the shared page, if it has room.
     #[must_use]
     pub fn in_shared_info(page: &PageRef, vcpu: u32) -> Option<Self> {
-        (vcpu < shared_info::LEGACY_MAX_VCPUS).then(|| Self {
-            page: page.clone(),
-            offset: vcpu as usize * vcpu_info::SIZE,
-        })
+        (vcpu < shared_info::LEGACY_MAX_VCPUS)
+            .then(|| Self::new(page.clone(), vcpu as usize * vcpu_info::SIZE))
+    }
+
+    /// The information at an offset of a page, which it must not leave.
+    #[must_use]
+    pub fn new(page: PageRef, offset: usize) -> Self {
+        let upcall_pending = page.byte(offset + vcpu_info::UPCALL_PENDING);
+        Self {
+            page,
+            offset,
+            upcall_pending,
+        }
     }
 
     /// Fills in the vCPU's time. The domain's TSC starts at zero with its system time and all
@@ -57,9 +68,7 @@ impl VcpuInfo {
     #[inline(always)]
     #[must_use]
     pub fn upcall_pending(&self) -> bool {
-        // The offset is one inside the page; saying so saves the check at each VM entry.
-        let offset = self.offset % PAGE_SIZE;
-        self.page.u8(offset).load(Ordering::Acquire) != 0
+        self.upcall_pending.get().load(Ordering::Acquire) != 0
     }
 
     /// Clears `evtchn_upcall_mask`, as blocking does.

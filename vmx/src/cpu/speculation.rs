@@ -66,8 +66,6 @@ pub struct Mitigations {
     pub enhanced_ibrs: bool,
     /// The CPU has L1TF but no way to flush.
     pub l1tf_unmitigated: bool,
-    /// One of those before VM entry is called for.
-    before_entry: bool,
 }
 
 impl Mitigations {
@@ -103,7 +101,6 @@ impl Mitigations {
             ibpb: facts.leaf7_edx & IBRS_IBPB != 0,
             l1d_flush,
             verw,
-            before_entry: l1d_flush || verw,
             enhanced_ibrs: facts.leaf7_edx & IBRS_IBPB != 0 && caps & arch::IBRS_ALL != 0,
             l1tf_unmitigated: l1tf && !can_flush,
         }
@@ -127,17 +124,14 @@ impl Mitigations {
         }
     }
 
-    /// To be called right before VM entry.
-    #[inline(always)]
-    pub fn before_entry(&self) {
-        if self.before_entry {
-            self.flush();
-        }
+    /// True when [`Self::before_entry`] has anything to do.
+    #[must_use]
+    pub const fn needed_before_entry(&self) -> bool {
+        self.l1d_flush || self.verw
     }
 
-    #[cold]
-    #[inline(never)]
-    fn flush(&self) {
+    /// To be called right before VM entry.
+    pub fn before_entry(&self) {
         if self.l1d_flush {
             // SAFETY: the MSR exists (CPUID); bit 0 writes back and drops the L1 data cache.
             unsafe { msr::write(msr::IA32_FLUSH_CMD, 1) };
