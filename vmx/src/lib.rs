@@ -36,6 +36,8 @@ extern crate alloc;
 mod bitmap;
 pub mod caps;
 pub mod cpu;
+#[cfg(target_os = "none")]
+mod debugger;
 mod enable;
 mod entry;
 pub mod event;

@@ -56,6 +56,12 @@ pub(crate) fn counting_hypervisor(ws: &Workspace) -> Result<Built> {
     finish(ws, "tessera-count", &["--features", "vmm-core/count"])
 }
 
+/// Builds a hypervisor that keeps the last exits of each vCPU for a debugger.
+pub(crate) fn tracing_hypervisor(ws: &Workspace) -> Result<Built> {
+    let options = ["--features", "vmm-core/exit-trace"];
+    finish(ws, "tessera-trace", &options)
+}
+
 fn finish(ws: &Workspace, name: &str, options: &[&str]) -> Result<Built> {
     let linked = bare_package_with(ws, "boot", options)?.join("tessera");
     let out = ws.out()?;

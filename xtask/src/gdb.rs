@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::machine::{self, Boot, Kind, Spec};
 use crate::workspace::Workspace;
-use crate::{image, setup};
+use crate::{build, image, setup};
 
 /// Options of `cargo xtask gdb`.
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,8 @@ fn attach(ws: &Workspace, args: &Args, stub: &str) -> Result<()> {
 /// Debugs a machine of our own, from its first instruction on.
 fn start(ws: &Workspace, args: &Args) -> Result<()> {
     setup::ensure(ws)?;
-    let image = image::make(ws, args.config.as_deref())?;
+    eprintln!("Building the hypervisor (the first time takes minutes)");
+    let image = image::make_of(ws, build::tracing_hypervisor(ws)?, args.config.as_deref())?;
     let dir = tempfile::tempdir().context("cannot create a directory for gdb's socket")?;
     let socket = dir.path().join("gdb");
     let boot = Boot::Kernel {
@@ -166,6 +167,8 @@ impl Session<'_> {
             "set confirm off".to_owned(),
             "set pagination off".to_owned(),
             "set architecture i386:x86-64".to_owned(),
+            // An emulated machine may take its time.
+            "set remotetimeout 60".to_owned(),
             format!("source {}", commands.display()),
             format!("target remote {}", self.stub),
         ];

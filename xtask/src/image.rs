@@ -98,11 +98,16 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
 /// Builds the hypervisor, packs the system `config` and makes the ISO.
 pub(crate) fn make(ws: &Workspace, config: Option<&Path>) -> Result<Image> {
     eprintln!("Building the hypervisor (the first time takes minutes)");
+    make_of(ws, build::hypervisor(ws)?, config)
+}
+
+/// Packs the system `config` and makes the ISO of a hypervisor that was built.
+pub(crate) fn make_of(ws: &Workspace, built: build::Built, config: Option<&Path>) -> Result<Image> {
     let build::Built {
         image: hypervisor,
         debug,
         ..
-    } = build::hypervisor(ws)?;
+    } = built;
     let default = ws.root().join(DEFAULT_SYSTEM);
     let out = ws.out()?;
     let archive = out.join("system.tsa");

@@ -18,7 +18,7 @@
 //! whatever QEMU runs. Time limits are the wall clock's: Bochs skips idle time, so `sleep` in the
 //! outer system says nothing. What hangs is ended by dropping the [`Outer`].
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,6 +84,7 @@ impl Outer {
             cpus: layout.cpus,
             memory_mib: layout.memory_mib,
             cpu_model: Some(layout.cpu_model.to_owned()),
+            debug_line: true,
             ..Spec::new(Kind::Bochs, Boot::Iso(iso))
         };
         let mut script = Script::start(ws, &spec, log, limit)?;
@@ -96,6 +97,11 @@ impl Outer {
     /// The serial line, of the shell or of what runs in it.
     pub(crate) fn line(&mut self) -> &mut Script {
         &mut self.script
+    }
+
+    /// The other end of `/dev/ttyS1`, for a debugger.
+    pub(crate) fn debug_line(&self) -> Result<File> {
+        self.script.debug_line()
     }
 
     /// Runs a command; its output, if it succeeds.

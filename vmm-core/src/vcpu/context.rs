@@ -15,6 +15,7 @@ use vmx::{GuestRegs, InveptKind, VmxOn};
 use super::ext_state::ExtState;
 use super::inject::PendingEvents;
 use super::timers::Timers;
+use super::trace::ExitTrace;
 use super::{InitialState, Vcpu, VcpuInfo};
 use crate::attention::Attention;
 use crate::domain::{Domain, VcpuRef};
@@ -58,6 +59,8 @@ pub struct CpuContext {
     pub msrs: MsrState,
     /// What its exits were.
     pub stats: ExitStats,
+    /// The last of them, in builds for debugging.
+    pub trace: ExitTrace,
     /// Registers that no exit touches.
     pub ext: ExtState,
     /// Its Xen timers.
@@ -152,6 +155,7 @@ impl Context {
             cr4_allowed: policy::cr4::allowed(cpuid),
             ext: ExtState::new(msrs.switched())?,
             stats: ExitStats::new(),
+            trace: ExitTrace::new(),
             timers: Timers::default(),
             pages: PageCache::new(),
             decoded: emulate::Recent::new(),

@@ -23,6 +23,7 @@ pub mod run;
 pub mod runstate;
 mod standing;
 pub mod timers;
+pub mod trace;
 pub mod upcall;
 
 use alloc::sync::Arc;

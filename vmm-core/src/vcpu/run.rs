@@ -259,6 +259,7 @@ impl Running<'_> {
             Ok(reason) => reason,
             Err(failure) => return self.refused(failure),
         };
+        self.trace_exit(reason);
         match reason.plain() {
             Some(plain) => exit::handle_plain(self, plain),
             None => self.exit_with_details(reason),

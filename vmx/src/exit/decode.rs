@@ -53,6 +53,13 @@ pub enum Plain {
 pub struct ExitReason(pub(crate) u32);
 
 impl ExitReason {
+    /// The field as the CPU filled it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
     /// The exit, if it is one of the frequent ones; else see [`crate::CurrentVmcs::details`].
     #[inline(always)]
     #[must_use]

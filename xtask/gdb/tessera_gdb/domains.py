@@ -39,9 +39,17 @@ def vcpus_of(domain):
     return rust.boxed_slice(rust.get(domain, "vcpus"))
 
 
+VCPU = re.compile(r"d(\d+)v(\d+)")
+
+
+def is_vcpu(text):
+    """True for a vCPU's name, whether or not there is one."""
+    return VCPU.fullmatch(text) is not None
+
+
 def find_vcpu(text):
     """Domain and vCPU by Xen's `d1v0`."""
-    match = re.fullmatch(r"d(\d+)v(\d+)", text)
+    match = VCPU.fullmatch(text)
     if not match:
         raise Problem(f"{text}: a vCPU is written as d1v0")
     domain = find(match[1])
@@ -56,10 +64,15 @@ def vcpu_name(domain, vcpu):
     return f"d{identity(domain)}v{rust.number(vcpu, 'id')}"
 
 
+def vcpu_of_ref(reference):
+    """Domain and vCPU that a `VcpuRef` refers to."""
+    domain = rust.arc(rust.get(reference, "domain"))
+    return domain, vcpus_of(domain)[rust.number(reference, "index")]
+
+
 def vcpu_ref_name(reference):
     """The name of what a `VcpuRef` refers to."""
-    domain = rust.arc(rust.get(reference, "domain"))
-    return vcpu_name(domain, vcpus_of(domain)[rust.number(reference, "index")])
+    return vcpu_name(*vcpu_of_ref(reference))
 
 
 def run_state(vcpu):

@@ -1,4 +1,4 @@
-"""`tessera grants`: the entries of a domain's grant table."""
+"""`tessera grants`: the entries of a domain's grant table, and who uses them."""
 
 import struct
 
@@ -7,38 +7,56 @@ import gdb
 from . import domains, rust, target
 from .command import Inspector, table
 
-ENTRY = struct.Struct("<HHI")
+LAYOUTS = {"V1": struct.Struct("<HHI"), "V2": struct.Struct("<HHxxxxQ")}
 TYPES = {0: "invalid", 1: "access", 2: "transfer", 3: "transitive"}
 FLAGS = ((2, "readonly"), (3, "reading"), (4, "writing"))
+CHUNK = 64
+"""Entries whose uses are kept together (vmm-core/src/grant/active.rs)."""
+
+
+def _uses(active, ref):
+    """Readers and writers of an entry, as the hypervisor counts them."""
+    chunks = rust.vec(rust.get(active, "chunks"))
+    chunk = rust.option(chunks[ref // CHUNK]) if ref // CHUNK < len(chunks) else None
+    if chunk is None:
+        return "-"
+    one = rust.boxed_slice(chunk)[ref % CHUNK]
+    readers, writers = rust.number(one, "readers"), rust.number(one, "writers")
+    return f"{readers} read, {writers} write" if readers or writers else "-"
 
 
 class Grants(Inspector):
     """Shows the grants of a domain: every entry of its table that is not empty.
 
 Usage: tessera grants DOMAIN
-Entries are the guest's memory (version 1): what it grants to whom, and whether the hypervisor has
-marked it in use."""
+Entries are the guest's memory: what it grants to whom. Uses are the hypervisor's own count of those
+who have the page mapped or copy it."""
 
     name, usage, least, most = "grants", "DOMAIN", 1, 1
 
     def show(self, domain):
-        grants = rust.get(domains.find(domain), "grants")
+        grants = rust.peel(rust.get(domains.find(domain), "grants"))
+        version, _ = rust.variant(rust.get(grants, "version"))
+        layout, active = LAYOUTS[version], rust.get(grants, "active")
         frames = rust.vec(rust.get(grants, "frames"))
         rows = []
-        for index, frame in enumerate(frames):
-            mfn = rust.number(frame, "page", "mfn")
-            for slot, entry in enumerate(ENTRY.iter_unpack(target.read_physical(mfn << 12, 4096))):
-                flags, to, gfn = entry
+        for index, frame in enumerate(frames[:rust.number(grants, "count")]):
+            page = rust.option(rust.get(frame, "page"))
+            if page is None:
+                continue
+            content = target.read_physical(rust.number(page, "mfn") << 12, 4096)
+            for slot, (flags, to, gfn) in enumerate(layout.iter_unpack(content)):
                 if flags or gfn:
+                    ref = index * (4096 // layout.size) + slot
                     words = [name for bit, name in FLAGS if flags >> bit & 1]
                     rows.append([
-                        index * 512 + slot, TYPES[flags & 3], f"d{to}", f"{gfn:#x}",
-                        " ".join(words) or "-",
+                        ref, TYPES[flags & 3], f"d{to}", f"{gfn:#x}", " ".join(words) or "-",
+                        _uses(active, ref),
                     ])
-        limit = rust.number(grants, "max_frames")
-        gdb.write(f"{len(frames)} of at most {limit} frames, {len(rows)} entries in use\n")
+        count = rust.number(grants, "count")
+        gdb.write(f"{version}, {count} of at most {len(frames)} frames, {len(rows)} entries\n")
         if rows:
-            table(["ref", "type", "to", "gfn", "flags"], rows)
+            table(["ref", "type", "to", "gfn", "flags", "uses"], rows)
 
 
 def register():

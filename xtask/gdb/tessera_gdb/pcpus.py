@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import gdb
 
-from . import rust, target
-from .command import Inspector, table
+from . import control, domains, rust, sources, target
+from .command import Command, Inspector, number, table
+from .errors import Problem
 
-HLT = 0xF4
+HLT, CLI = 0xF4, 0xFA
 NO_DOMAIN = 0xFFFF_FFFF
 RFLAGS_IF = 1 << 9
 
@@ -87,6 +88,27 @@ def thread_of(pcpu, known):
     return next((thread for thread in known if thread.index == apic_id), None)
 
 
+def find(pcpu_id):
+    """A pCPU and its thread."""
+    for pcpu in all_pcpus():
+        if rust.number(pcpu, "id") == pcpu_id:
+            thread = thread_of(pcpu, threads())
+            if thread is None:
+                raise Problem(f"pCPU {pcpu_id} has no thread here")
+            return pcpu, thread
+    raise Problem(f"there is no pCPU {pcpu_id} (see tessera pcpus)")
+
+
+def in_root_mode(pcpu_id):
+    """The thread of a pCPU, which must be able to step in root mode."""
+    _, thread = find(pcpu_id)
+    where = mode(thread)
+    if where != "root":
+        what = "waits in HLT" if where == "halted" else "runs a guest"
+        raise Problem(f"pCPU {pcpu_id} {what}: `tessera root {pcpu_id}` brings it into root mode")
+    return thread
+
+
 class Pcpus(Inspector):
     """Shows the physical CPUs: thread, mode, whose vCPU they run.
 
@@ -97,8 +119,6 @@ pCPU. A pCPU in a guest shows the guest's registers to gdb.
     name = "pcpus"
 
     def show(self):
-        from . import domains
-
         known = threads()
         rows, seen = [], set()
         for pcpu in all_pcpus():
@@ -122,6 +142,38 @@ pCPU. A pCPU in a guest shows the guest's registers to gdb.
         table(["pcpu", "apic", "thread", "mode", "domain", "loaded", "rip"], rows)
 
 
+def _behind_hlt(thread):
+    """Where an idle pCPU goes on: behind the CLI after its HLT (vmx/src/cpu/idle.rs)."""
+    if target.read(thread.rip, 1)[0] != CLI:
+        raise Problem("the pCPU has stopped for good: no interrupt wakes it")
+    return thread.rip + 1
+
+
+class Root(Command):
+    """Lets a pCPU run until it is in root mode, in the hypervisor's own code.
+
+Usage: tessera root PCPU
+Out of a guest, or out of HLT, by the interrupt with which pCPUs wake each other. It stops where VM
+exits land (vmx/src/entry.rs), or behind the HLT. The other pCPUs stay where they are."""
+
+    name, usage, least, most = "root", "PCPU", 1, 1
+
+    def run(self, pcpu):
+        pcpu_id = number(pcpu, "the number of a pCPU")
+        with target.reading():
+            one, thread = find(pcpu_id)
+            where, apic_id = mode(thread), rust.number(one, "apic_id")
+            if where == "root":
+                gdb.write(f"pCPU {pcpu_id} is in root mode\n")
+                return
+            stop = _behind_hlt(thread) if where == "halted" else target.function("entry::vm_exit")
+            control.send_interrupt(apic_id, sources.wake_vector())
+        thread.thread.switch()
+        control.run_to(stop, thread.thread)
+        gdb.execute("frame")
+
+
 def register():
     """Defines the commands."""
     Pcpus()
+    Root()

@@ -51,7 +51,8 @@ class Text(Scalar):
         bytes_ = rust.get(self.value, "vec")
         address = int(rust.peel(rust.get(bytes_, "buf", "inner", "ptr")))
         length = min(rust.number(bytes_, "len"), 4096)
-        return bytes(gdb.selected_inferior().read_memory(address, length)).decode("utf-8", "replace")
+        memory = gdb.selected_inferior().read_memory(address, length)
+        return bytes(memory).decode("utf-8", "replace")
 
     def display_hint(self):
         """Called by gdb."""

@@ -41,7 +41,7 @@ def get(value, *path):
         if not _is_struct(value) or name not in _fields(value):
             value = peel(value)
         if not _is_struct(value) or name not in _fields(value):
-            raise Problem(f"{value.type} has no field {name}: the commands are older or newer")
+            raise Problem(f"{value.type} has no field {name}: not the version of these commands")
         value = value[name]
     return value
 

@@ -33,6 +33,15 @@ def exit_reasons():
 
 
 @functools.cache
+def wake_vector():
+    """The interrupt vector by which pCPUs wake each other."""
+    found = re.search(r"VECTOR_WAKE: u8 = (0x[0-9a-f]+);", _text("vmm-core/src/platform.rs"))
+    if not found:
+        raise Problem("vmm-core/src/platform.rs has no VECTOR_WAKE")
+    return int(found[1], 16)
+
+
+@functools.cache
 def signals():
     """Names of the bits of a vCPU's signals."""
     found = re.findall(r"const (\w+) = 1 << (\d+);", _text("vmm-core/src/vcpu/mod.rs"))

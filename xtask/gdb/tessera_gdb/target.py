@@ -14,10 +14,14 @@ import gdb
 from .errors import Problem
 
 PAGE = 4096
+IMAGE_OFFSET = 0xFFFF_FFFF_8000_0000
+"""The virtual address of physical address 0 in the image's mapping (boot/linker.ld)."""
 _ADDRESS = 0x000F_FFFF_FFFF_F000
 
 _physical = False
 """Addresses that the stub takes are physical."""
+_words = {}
+"""Statics that have been read while `reading`."""
 
 
 def _packet(text):
@@ -35,6 +39,7 @@ def reading():
     if gdb.selected_thread() is None:
         raise Problem("no machine: `target remote HOST:PORT` first")
     static("vmm_core::domain::list::DOMAINS")
+    _words.clear()
     if _packet("qqemu.PhyMemMode") not in (b"0", b"1"):
         yield
         return
@@ -48,7 +53,7 @@ def reading():
 
 
 @contextlib.contextmanager
-def _language(name):
+def language(name):
     """Takes expressions as a language's, whatever the selected frame has."""
     before = gdb.parameter("language")
     gdb.execute(f"set language {name}", to_string=True)
@@ -61,7 +66,7 @@ def _language(name):
 def static(path):
     """Address and type of a static variable."""
     try:
-        with _language("rust"):
+        with language("rust"):
             pointer = gdb.parse_and_eval("&" + path)
     except gdb.error:
         raise Problem(
@@ -73,23 +78,26 @@ def static(path):
 def symbol(name):
     """The address of a symbol by its name in the linker's table; None without it."""
     try:
-        with _language("c"):
+        with language("c"):
             return int(gdb.parse_and_eval(f"(unsigned long) &'{name}'"))
     except gdb.error:
         return None
 
 
-def image_offset():
-    """The virtual address of physical address 0 in the image's mapping (boot/linker.ld)."""
-    return 0xFFFF_FFFF_8000_0000
+def function(name):
+    """The address of an assembly function by the end of its path."""
+    try:
+        return gdb.decode_line(name)[1][0].pc
+    except gdb.error:
+        raise Problem(f"no function {name}: load tessera.debug by `file`") from None
 
 
 def translate(address):
     """What the stub takes for a virtual address of the hypervisor."""
     if not _physical:
         return address
-    if address >= image_offset():
-        return address - image_offset()
+    if address >= IMAGE_OFFSET:
+        return address - IMAGE_OFFSET
     base, limit = (_static_word(f"vmm_core::mm::directmap::{name}") for name in ("BASE", "LIMIT"))
     if base and base <= address < base + limit:
         return address - base
@@ -99,10 +107,19 @@ def translate(address):
     return _walk(root, address)
 
 
+def virtual(value):
+    """The hypervisor's virtual address of a value that `at` gave."""
+    address = int(value.address)
+    base = _static_word("vmm_core::mm::directmap::BASE")
+    return address + base if _physical else address
+
+
 def _static_word(path):
     """A static of 64 bits in the image."""
-    address, _ = static(path)
-    return struct.unpack("<Q", _raw(translate(address), 8))[0]
+    if path not in _words:
+        address, _ = static(path)
+        _words[path] = struct.unpack("<Q", _raw(translate(address), 8))[0]
+    return _words[path]
 
 
 def _walk(table, address):
@@ -136,6 +153,13 @@ def read(address, length):
         out += _raw(translate(address), step)
         address, length = address + step, length - step
     return out
+
+
+def write_message(address, word):
+    """Writes 32 bits to a host-physical address that is a device's; false when the stub cannot."""
+    if _physical:
+        gdb.selected_inferior().write_memory(address, struct.pack("<I", word))
+    return _physical
 
 
 def read_physical(address, length):

@@ -23,8 +23,8 @@ const MODEL: &str = "corei7_skylake_x";
 /// How long Bochs may take to open the serial connection.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// The command line and configuration for `spec`, with COM1 connecting to `serial`.
-pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
+/// The command line and configuration for `spec`, with COM1, and COM2 if there is one, connecting to `lines`.
+pub(super) fn plan(ws: &Workspace, spec: &Spec, lines: &[String]) -> Result<Plan> {
     ensure!(
         spec.firmware == Firmware::Bios,
         "Bochs has no UEFI firmware: use --machine qemu"
@@ -42,7 +42,7 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec, serial: &str) -> Result<Plan> {
         spec.faults.is_empty() || !bochs.packaged,
         "only Bochs 3.0, as set-up builds it, can have faults: try `cargo xtask setup --refresh`"
     );
-    let mut files = vec![("bochsrc", configuration(spec, iso, serial, &bochs))];
+    let mut files = vec![("bochsrc", configuration(spec, iso, lines, &bochs))];
     let mut args: Vec<String> = ["-q", "-f", "bochsrc"].map(str::to_owned).into();
     if bochs.packaged {
         // The packaged build stops in its debugger first: tell it to go on.
@@ -65,15 +65,24 @@ fn faults(words: &[String]) -> Vec<(&'static str, String)> {
     vec![(bochs::FAULTS, words.join(","))]
 }
 
-/// Starts Bochs and waits until it has connected COM1.
+/// Starts Bochs and waits until it has connected its serial lines.
 pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
-    let address = listener.local_addr()?.to_string();
-    let (mut child, dir) = spawn(&plan(ws, spec, &address)?, None)?;
-    match accept(&listener, || Ok(child.try_wait()?.is_some())) {
-        Ok(stream) => Ok(Running {
+    let listen = || TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1");
+    let com1 = listen()?;
+    let com2 = spec.debug_line.then(listen).transpose()?;
+    let mut lines = vec![com1.local_addr()?.to_string()];
+    if let Some(com2) = &com2 {
+        lines.push(com2.local_addr()?.to_string());
+    }
+    let (mut child, dir) = spawn(&plan(ws, spec, &lines)?, None)?;
+    let mut connect = |listener| accept(listener, || Ok(child.try_wait()?.is_some())).map(file);
+    let connected =
+        connect(&com1).and_then(|com1| Ok((com1, com2.as_ref().map(connect).transpose()?)));
+    match connected {
+        Ok((serial, debug_line)) => Ok(Running {
             child,
-            serial: File::from(OwnedFd::from(stream)),
+            serial,
+            debug_line,
             dir,
         }),
         Err(error) => {
@@ -82,6 +91,10 @@ pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
             Err(error.context(format!("Bochs did not start:\n{}", last_words(dir.path()))))
         }
     }
+}
+
+fn file(stream: TcpStream) -> File {
+    File::from(OwnedFd::from(stream))
 }
 
 /// Waits for the one connection, as long as Bochs is alive.
@@ -104,7 +117,7 @@ fn accept(listener: &TcpListener, mut ended: impl FnMut() -> Result<bool>) -> Re
     )
 }
 
-fn configuration(spec: &Spec, iso: &Path, serial: &str, bochs: &Bochs) -> String {
+fn configuration(spec: &Spec, iso: &Path, lines: &[String], bochs: &Bochs) -> String {
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
@@ -126,15 +139,19 @@ fn configuration(spec: &Spec, iso: &Path, serial: &str, bochs: &Bochs) -> String
     ));
     line(format_args!("boot: cdrom"));
     // Without a port at COM1's place the connection still tells that the machine is on.
-    let (port, absent) = if spec.serial_port {
-        ("com1", "com2")
+    let ports = if spec.serial_port {
+        ["com1", "com2"]
     } else {
-        ("com2", "com1")
+        ["com2", "com1"]
     };
-    line(format_args!(
-        "{port}: enabled=1, mode=socket-client, dev={serial}"
-    ));
-    line(format_args!("{absent}: enabled=0"));
+    for (index, port) in ports.into_iter().enumerate() {
+        match lines.get(index) {
+            Some(address) => line(format_args!(
+                "{port}: enabled=1, mode=socket-client, dev={address}"
+            )),
+            None => line(format_args!("{port}: enabled=0")),
+        }
+    }
     line(format_args!("pci: enabled=1, chipset=i440fx"));
     let sync = match spec.pace {
         Pace::Fast => "none",

@@ -81,6 +81,8 @@ pub(crate) struct Spec {
     pub(crate) packaged_bochs: bool,
     /// What is broken in the machine, in the words of `setup/bochs/faults.h` (built Bochs).
     pub(crate) faults: Vec<String>,
+    /// A second serial line, which carries a debugger's packets (Bochs).
+    pub(crate) debug_line: bool,
     /// Further arguments for the emulator's command line.
     pub(crate) extra_args: Vec<String>,
 }
@@ -99,6 +101,7 @@ impl Spec {
             serial_port: true,
             packaged_bochs: false,
             faults: Vec::new(),
+            debug_line: false,
             extra_args: Vec::new(),
         }
     }
@@ -135,7 +138,10 @@ impl Plan {
 /// What would be run for `spec`, without running it.
 pub(crate) fn plan(ws: &Workspace, spec: &Spec) -> Result<Plan> {
     match spec.kind {
-        Kind::Bochs => bochs::plan(ws, spec, "127.0.0.1:PORT"),
+        Kind::Bochs => {
+            let lines = vec!["127.0.0.1:PORT".to_owned(); 1 + usize::from(spec.debug_line)];
+            bochs::plan(ws, spec, &lines)
+        }
         Kind::Qemu => qemu::plan(ws, spec),
     }
 }
@@ -161,6 +167,7 @@ pub(crate) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
 pub(crate) struct Running {
     child: Child,
     serial: File,
+    debug_line: Option<File>,
     dir: TempDir,
 }
 
@@ -173,6 +180,14 @@ impl Running {
                 .context("cannot duplicate the serial line's handle")
         };
         Ok((copy()?, copy()?))
+    }
+
+    /// COM2, if the machine has it.
+    pub(crate) fn debug_line(&self) -> Result<File> {
+        let line = self.debug_line.as_ref();
+        line.context("this machine has no second serial line")?
+            .try_clone()
+            .context("cannot duplicate the debug line's handle")
     }
 
     /// The emulator's exit status, once it has ended.

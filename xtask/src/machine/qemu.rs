@@ -48,6 +48,7 @@ pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
     Ok(Running {
         child,
         serial: File::from(OwnedFd::from(ours)),
+        debug_line: None,
         dir,
     })
 }

@@ -106,7 +106,7 @@ fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         refusal::SCENARIOS,
         broken::SCENARIOS,
-        gdb::SCENARIOS,
+        gdb::boot::SCENARIOS,
         linux::SCENARIOS,
         masks::SAMPLE,
         micro::SCENARIOS,
@@ -114,6 +114,7 @@ fn all() -> Vec<Scenario> {
         nested_host::SCENARIOS,
         shares::SCENARIOS,
         &masks::WHOLE,
+        gdb::nested::SCENARIOS,
     ]
     .concat()
 }

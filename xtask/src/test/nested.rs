@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{Case, Scenario, Tier, Transcript};
+use crate::build;
 use crate::machine::{Boot, Kind, Spec};
 use crate::nested::{Layout, Outer};
 
@@ -29,7 +30,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// For the outer system's boot.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
-const PROMPT: &str = "~ # ";
+pub(super) const PROMPT: &str = "~ # ";
 
 /// The systems that Tessera is given, by the name of their archive.
 const SYSTEMS: &[(&str, &[(&str, u32)])] = &[
@@ -63,7 +64,11 @@ fn boot(case: &Case<'_>) -> Result<Outer> {
             Ok((format!("{name}.tsa"), path))
         })
         .collect::<Result<_>>()?;
-    let mut files = vec![("tessera", case.artifacts.hypervisor())];
+    let tracing = build::tracing_hypervisor(case.artifacts.workspace())?.image;
+    let mut files = vec![
+        ("tessera", case.artifacts.hypervisor()),
+        ("tessera-trace", &tracing),
+    ];
     files.extend(
         archives
             .iter()

@@ -129,6 +129,11 @@ impl Script {
         Ok(())
     }
 
+    /// The machine's second serial line, if its [`Spec`] has one.
+    pub(crate) fn debug_line(&self) -> Result<File> {
+        self.running.debug_line()
+    }
+
     /// Marks what expectations have reached.
     pub(crate) fn mark(&mut self) {
         self.mark = self.cursor;

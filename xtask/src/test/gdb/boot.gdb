@@ -38,6 +38,7 @@ info symbol $pc
 thread 2
 backtrace 8
 tessera pcpus
+tessera root 1
 thread 1
 up
 info locals
@@ -61,6 +62,9 @@ for line in (
     "tessera exits 7",
     "tessera log many",
     "tessera vmcs",
+    "tessera vmcs d1v0",
+    "tessera root 2",
+    "tessera root x",
 ):
     try:
         gdb.execute(line)

@@ -1,0 +1,134 @@
+//! gdb on the hypervisor in QEMU/KVM while a guest runs: idle, and in the midst of its code.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::relay;
+use super::session::{Expected, check, run};
+use crate::machine::{Boot, Spec};
+use crate::nested::Outer;
+use crate::test::nested::{PROMPT, check as in_outer, machine};
+use crate::test::{Case, Scenario, Tier};
+
+pub(in crate::test) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "nested-gdb",
+    tier: Tier::Nested,
+    about: "gdb through QEMU's gdbstub while a guest idles, and while it is busy",
+    limit: Duration::from_secs(600),
+    run: session,
+}];
+
+const IDLE: &str = include_str!("idle.gdb");
+const BUSY: &str = include_str!("busy.gdb");
+
+fn session(case: &Case<'_>) -> Result<()> {
+    in_outer(case, |outer| {
+        let stub = [
+            "-chardev",
+            "serial,id=gdb,path=/dev/ttyS1",
+            "-gdb",
+            "chardev:gdb",
+        ];
+        let mut spec = Spec {
+            extra_args: stub.map(str::to_owned).into(),
+            ..machine("one")
+        };
+        if let Boot::Kernel { image, .. } = &mut spec.boot {
+            *image = "tessera-trace".into();
+        }
+        outer.start_qemu(&spec)?;
+        outer.line().expect(PROMPT).context("no shell came up")?;
+        attach(case, outer, "idle", IDLE, EXPECTED_IDLE)?;
+        outer.line().type_line("while :; do :; done")?;
+        attach(case, outer, "busy", BUSY, EXPECTED_BUSY)?;
+        // The guest has noticed nothing.
+        outer.line().type_keys(b"\x03")?;
+        outer.line().expect(PROMPT)?;
+        outer.line().type_line("poweroff")?;
+        outer.qemu_ended()?.ended_well()
+    })
+}
+
+fn attach(
+    case: &Case<'_>,
+    outer: &mut Outer,
+    name: &str,
+    script: &str,
+    expected: Expected,
+) -> Result<()> {
+    let stub = relay::start(outer.debug_line()?)?;
+    let debug = crate::build::tracing_hypervisor(case.artifacts.workspace())?.debug;
+    let debug = debug.display().to_string();
+    let options = ["--attach", &stub, "--symbols", &debug];
+    let said = match run(case, &format!("nested-gdb-{name}"), script, &options) {
+        Ok(said) => said,
+        Err(error) => {
+            // What the machine says last goes to the log and may explain it.
+            let _ = outer.line().expect("tessera: end");
+            return Err(error);
+        }
+    };
+    check(&said, expected)
+}
+
+const EXPECTED_IDLE: Expected = &[
+    (
+        "idle",
+        &[
+            &["0", "0x0", "1", "halted", "d1v0"],
+            &["1", "debian", "running", "1/1", "32768/32769"],
+            &["d1v0", "debian", "blocked", "0", "yes"],
+            &["debian: domain 1: 128 MiB, 1 vCPU"],
+            &["FIFO, 5 ports open"],
+            &["1", "service Console", "v0"],
+            &["virq TIMER", "v0"],
+            &["V1, 1 of at most 64 frames"],
+            &["0", "access", "d0", "0xfefff"],
+            &["PML4", "[  0]", "slots in use"],
+            &["0x1000000 -> 0x", "in a page of 2 MiB"],
+            &["HLT", "0x"],
+            &["VMCALL", "0xffffffff81", "0x"],
+            &["refused: tessera vmcs: pCPU 0 waits in HLT: `tessera root 0`"],
+            &["refused: tessera ept: 0x1000000000000: four levels"],
+            &["refused: tessera vmcs: there is no domain 7"],
+        ],
+    ),
+    (
+        "root mode",
+        &[
+            &["0", "0x0", "1", "root", "d1v0"],
+            &["wait_for_interrupt", "vmx/src/cpu/idle.rs:"],
+            &["vmm_core::sched::cpu_loop"],
+            &["d1v0, VMCS 0x", "pCPU 0"],
+            &["GUEST_RIP ", "0xffffffff81"],
+            &["EXIT_REASON ", "0x0000000c  HLT"],
+            &["VMCS_LINK_POINTER", "0xffffffffffffffff"],
+            &["HOST_RIP ", "0xffffffff80"],
+            &["GUEST_CS_ACCESS_RIGHTS ", "0x0000a09b"],
+        ],
+    ),
+    (
+        "break",
+        &[&["#0", "entry::vm_exit"], &["EXIT_REASON ", "  "]],
+    ),
+];
+const EXPECTED_BUSY: Expected = &[
+    (
+        "guest",
+        &[
+            &["0", "0x0", "1", "guest", "d1", "d1v0"],
+            &["1", "debian", "running", "1/1"],
+            &["refused: tessera vmcs: pCPU 0 runs a guest: `tessera root 0`"],
+        ],
+    ),
+    (
+        "root mode",
+        &[
+            &["entry::vm_exit"],
+            &["0", "0x0", "1", "root", "d1", "d1v0"],
+            &["EXIT_REASON ", "  "],
+            &["GUEST_CR3 ", "0x"],
+        ],
+    ),
+];
