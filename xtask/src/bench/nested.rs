@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use super::nested_boot::{self, Debian};
 use crate::machine::{Boot, Kind, Spec};
 use crate::nested::{Layout, Outer};
 use crate::symbols::Functions;
@@ -27,6 +29,15 @@ pub(crate) struct Phase {
     pub(crate) exits: f64,
     /// The same by reason and place, the most frequent first.
     pub(crate) parts: Vec<Part>,
+}
+
+impl Phase {
+    /// Exits that the hypervisor itself caused for one operation; the rest are its guest's, and
+    /// interrupts of the outer system that came meanwhile.
+    pub(crate) fn of_hypervisor(&self) -> f64 {
+        let own = self.parts.iter().filter(|part| part.function.is_some());
+        own.map(|part| part.exits).sum()
+    }
 }
 
 /// Exits of one kind.
@@ -55,10 +66,23 @@ END { for (key in n) print "exits: " key " " n[key] }
 const ARCHIVE: &str = "exits.tsa";
 const PROGRAM: &str = "count.awk";
 const TRACE: &str = "/sys/kernel/tracing";
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Boots an outer system and counts.
-pub(super) fn run(artifacts: &Artifacts) -> Result<Vec<Phase>> {
+pub(super) fn run(artifacts: &Artifacts) -> Result<(Vec<Phase>, Debian)> {
+    let own = files(artifacts)?;
+    let debian = artifacts.archive("bench-nested-debian", super::DEBIAN)?;
+    let mut files = vec![("tessera", artifacts.hypervisor()), ("debian.tsa", &debian)];
+    files.extend(own.iter().map(|(name, path)| (*name, path.as_path())));
+    let log = artifacts.log("bench-nested");
+    let mut outer = Outer::boot(artifacts.workspace(), &Layout::new(&files), &log, LIMIT)?;
+    outer.ask("modprobe kvm_intel")?;
+    let phases = count(artifacts, &mut outer)?;
+    Ok((phases, nested_boot::count(&mut outer, "debian.tsa")?))
+}
+
+/// The files that [`count`] needs in the outer system, beside the hypervisor as `tessera`.
+pub(crate) fn files(artifacts: &Artifacts) -> Result<[(&'static str, PathBuf); 2]> {
     let toml = format!(
         "[[domain]]\nname = \"exits\"\nkernel = {:?}\nmemory = \"96M\"\n",
         artifacts.guest("exits").display().to_string()
@@ -66,22 +90,15 @@ pub(super) fn run(artifacts: &Artifacts) -> Result<Vec<Phase>> {
     let archive = artifacts.archive("bench-nested", &toml)?;
     let program = artifacts.file("bench-nested", "awk");
     fs::write(&program, COUNT).context("cannot write the counting program")?;
-    let files = [
-        ("tessera", artifacts.hypervisor()),
-        (ARCHIVE, &archive),
-        (PROGRAM, &program),
-    ];
-    let log = artifacts.log("bench-nested");
-    let mut outer = Outer::boot(artifacts.workspace(), &Layout::new(&files), &log, LIMIT)?;
-    outer.ask("modprobe kvm_intel")?;
-    let functions = Functions::read(&fs::read(artifacts.debug())?)?;
-    count(&mut outer, &functions)
+    Ok([(ARCHIVE, archive), (PROGRAM, program)])
 }
 
-/// Counts in an outer system.
-fn count(outer: &mut Outer, functions: &Functions) -> Result<Vec<Phase>> {
+/// Counts in an outer system that has KVM.
+pub(crate) fn count(artifacts: &Artifacts, outer: &mut Outer) -> Result<Vec<Phase>> {
+    let functions = Functions::read(&fs::read(artifacts.debug())?)?;
     outer.ask(&format!(
-        "echo 32768 >{TRACE}/buffer_size_kb && echo 1 >{TRACE}/events/kvm/kvm_exit/enable"
+        "echo 32768 >{TRACE}/buffer_size_kb && echo 1 >{TRACE}/events/kvm/kvm_exit/enable && \
+         echo >{TRACE}/trace"
     ))?;
     let boot = Boot::Kernel {
         image: "tessera".into(),
@@ -95,9 +112,9 @@ fn count(outer: &mut Outer, functions: &Functions) -> Result<Vec<Phase>> {
     said.ended_well()?;
     said.line_with(&["verdict: pass"])?;
     let trace = outer.ask(&format!(
-        "echo 0 >{TRACE}/tracing_on; awk -f {PROGRAM} {TRACE}/trace"
+        "echo 0 >{TRACE}/events/kvm/kvm_exit/enable; awk -f {PROGRAM} {TRACE}/trace"
     ))?;
-    phases(&said, &trace, functions)
+    phases(&said, &trace, &functions)
 }
 
 /// Joins what the guest did with what KVM saw.
