@@ -1,4 +1,4 @@
-//! Changes to the source of Bochs 3.0: one mistake mended, and faults that tests ask for.
+//! Changes to the source of Bochs 3.0: two mistakes mended, and faults that tests ask for.
 //!
 //! What a fault does is told by `faults.h`, which goes into Bochs as it is.
 
@@ -62,6 +62,15 @@ const MENDS: &[Mend] = &[
         file: "cpu/cpu.cc",
         after: "void BX_CPU_C::cpu_run_trace(void)\n{\n",
         add: "  BX_CPU_THIS_PTR prev_rip = RIP;\n  BX_CPU_THIS_PTR speculative_rsp = false;\n\n",
+    },
+    // Interrupts end a guest's turn whatever its RFLAGS.IF says (SDM 3C, "Pin-Based VM-Execution
+    // Controls", external-interrupt exiting). What masks them is decided before the CPU counts as in
+    // VMX non-root operation, so a guest that was entered with IF = 0 kept them out until it set IF:
+    // a KVM whose guest spins with IF = 0 got no more timer interrupts.
+    Mend {
+        file: "cpu/vmx.cc",
+        after: "  BX_CPU_THIS_PTR in_vmx_guest = true;\n",
+        add: "  handleInterruptMaskChange();\n",
     },
     Mend {
         file: "cpu/vmcs.cc",

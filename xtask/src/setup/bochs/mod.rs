@@ -17,9 +17,9 @@ use super::tool;
 pub(crate) use mends::FAULTS;
 
 /// Directory in the cache; a change of the options or of `mends` takes a new name.
-const BUILT: &str = "bochs/3.0-4";
+const BUILT: &str = "bochs/3.0-5";
 /// Why there is none, once building it has failed.
-const FAILED: &str = "bochs/3.0-4.failed";
+const FAILED: &str = "bochs/3.0-5.failed";
 
 /// No debugger (it costs most of the speed), all of VT-x, no display.
 const OPTIONS: &[&str] = &[
