@@ -75,6 +75,11 @@ def vcpu_ref_name(reference):
     return vcpu_name(*vcpu_of_ref(reference))
 
 
+def home(vcpu):
+    """The pCPU that a vCPU runs on."""
+    return rust.number(vcpu, "standing", "home")
+
+
 def run_state(vcpu):
     """The name of a vCPU's state."""
     names = {f.enumval: f.name for f in gdb.lookup_type("vmm_core::vcpu::RunState").fields()}
@@ -122,7 +127,7 @@ from 1) it is active, `launched` whether it has been entered since its last VMCL
                     vcpu_name(one, vcpu),
                     name(one),
                     run_state(vcpu).lower(),
-                    rust.number(vcpu, "standing", "home"),
+                    home(vcpu),
                     sources.bits(rust.number(vcpu, "standing", "signals"), sources.signals()),
                     f"{rust.number(vmcs, 'region'):#x}",
                     active or "-",

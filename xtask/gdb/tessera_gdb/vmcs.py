@@ -54,7 +54,7 @@ def _loaded_here():
 
 def _place(domain, vcpu):
     """Where a vCPU's VMCS is active."""
-    name, home = domains.vcpu_name(domain, vcpu), rust.number(vcpu, "home")
+    name, home = domains.vcpu_name(domain, vcpu), domains.home(vcpu)
     vmcs = rust.get(vcpu, "context", "vmcs")
     if not rust.number(vmcs, "active_on"):
         raise Problem(f"{name} has no active VMCS: it has not run, or is offline")
