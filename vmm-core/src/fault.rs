@@ -168,15 +168,6 @@ pub enum CrashReason {
         /// The address whose translation met the entry.
         gpa: Gpa,
     },
-    /// A hardware task switch that cannot be carried out.
-    TaskSwitch {
-        /// The selector of the new task.
-        selector: u16,
-        /// The instruction pointer.
-        rip: Gva,
-    },
-    /// The delivery of exceptions kept failing.
-    TripleFault,
     /// A machine check while the domain was running.
     MachineCheck {
         /// The instruction pointer.
@@ -218,13 +209,6 @@ impl fmt::Display for CrashReason {
                 "unexpected VM exit {reason} (qualification {qualification:#x}) at rip {rip}"
             ),
             Self::EptMisconfiguration { gpa } => write!(f, "EPT misconfiguration at {gpa}"),
-            Self::TaskSwitch { selector, rip } => {
-                write!(
-                    f,
-                    "unsupported task switch to selector {selector:#x} at rip {rip}"
-                )
-            }
-            Self::TripleFault => f.write_str("triple fault"),
             Self::MachineCheck { rip } => write!(f, "machine check at rip {rip}"),
             Self::OutOfMemory { what } => write!(f, "out of host memory for {what}"),
         }

@@ -231,3 +231,19 @@ pub(crate) fn set_ring_0_stack(vcpu: usize, top: u64) {
     // SAFETY: only this vCPU writes its task state; RSP0 lies at byte 4.
     unsafe { state.cast::<[u32; 3]>().write_volatile(value) };
 }
+
+/// Has vCPU 0 take the interrupts of `vector` on a stack of their own.
+pub(crate) fn use_stack(vector: u8, top: u64) {
+    let state = TASK_STATES.0.get().cast::<u8>();
+    // SAFETY: IST1 of vCPU 0's task state lies at byte 36.
+    let place = unsafe { state.add(36) };
+    // SAFETY: this runs on vCPU 0, which alone writes its task state.
+    unsafe { place.cast::<u64>().write_unaligned(top) };
+    let table = TABLE.0.get().cast::<[u64; 2]>();
+    // SAFETY: any vector has a gate in the table.
+    let gate = unsafe { table.add(usize::from(vector)) };
+    // SAFETY: a gate is two aligned words, which nobody else writes once the table is loaded.
+    let [low, high] = unsafe { gate.read_volatile() };
+    // SAFETY: as above; the number of the stack takes bits 34:32, which were clear.
+    unsafe { gate.write_volatile([low | 1 << 32, high]) };
+}

@@ -329,6 +329,7 @@ fn finish(
         shared_info,
         shared_info_gfn: AtomicU64::new(u64::MAX),
         callback_vector: AtomicU8::new(0),
+        tsc_written: AtomicBool::new(false),
         wide: AtomicBool::new(true),
         vm_assist: AtomicU32::new(0),
         console: DomainConsole::new(console, console_port),

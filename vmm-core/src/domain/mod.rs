@@ -33,7 +33,7 @@ use crate::policy::msr::MsrPolicy;
 use crate::sched;
 use crate::store::DomainStore;
 use crate::time::Clock;
-use crate::vcpu::{Signals, Vcpu};
+use crate::vcpu::{Signals, Vcpu, clock};
 
 pub use lifecycle::{Life, ShutdownReason};
 pub use params::HvmParams;
@@ -54,6 +54,8 @@ pub struct Domain {
     pub memory_map: MemoryMap,
     /// Its time base.
     pub clock: Clock,
+    /// True once a vCPU has written its TSC: they may differ now.
+    pub tsc_written: AtomicBool,
     /// What CPUID tells its vCPUs.
     pub cpuid: CpuidPolicy,
     /// What its MSRs are.
@@ -217,9 +219,34 @@ impl Domain {
         page.u32(high).store(high_word, Ordering::Relaxed);
         page.u32(version).store(2, Ordering::Release);
         for vcpu in &self.vcpus {
-            if let Some(info) = &*vcpu.info.lock() {
-                info.publish_time(clock);
-            }
+            self.publish_vcpu_time(vcpu);
+        }
+    }
+
+    /// Fills in a vCPU's time wherever it wants it.
+    pub fn publish_vcpu_time(&self, vcpu: &Vcpu) {
+        let info = vcpu.info.lock();
+        let record = self.time_record(vcpu);
+        if let Some(info) = &*info {
+            info.publish_time(&record);
+        }
+        vcpu.clock.publish(&record);
+    }
+
+    /// A vCPU's time as it is now.
+    #[must_use]
+    pub fn time_record(&self, vcpu: &Vcpu) -> clock::Record {
+        let stable = !self.tsc_written.load(Ordering::SeqCst);
+        vcpu.clock.record(&self.clock, stable)
+    }
+
+    /// A vCPU has written its TSC, which is now `offset` ahead of the host's.
+    pub fn set_tsc_offset(&self, vcpu: &Vcpu, offset: u64) {
+        vcpu.clock.set_offset(offset);
+        if self.tsc_written.swap(true, Ordering::SeqCst) {
+            self.publish_vcpu_time(vcpu);
+        } else {
+            self.publish_time();
         }
     }
 

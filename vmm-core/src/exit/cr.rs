@@ -35,6 +35,10 @@ pub mod cr4 {
     pub const VMXE: u64 = 1 << 13;
     /// Process-context identifiers.
     pub const PCIDE: u64 = 1 << 17;
+    /// No supervisor access to user pages.
+    pub const SMAP: u64 = 1 << 21;
+    /// Protection keys for user pages.
+    pub const PKE: u64 = 1 << 22;
 }
 
 /// "L" of the access rights of CS.

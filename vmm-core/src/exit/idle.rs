@@ -29,7 +29,7 @@ pub fn triple_fault(v: &mut Running<'_>) -> Outcome {
         v.domain.name,
         v.vcpu.id
     );
-    v.log_state();
+    v.log_account();
     let chosen = v
         .domain
         .params

@@ -71,6 +71,7 @@ fn set(v: &mut Running<'_>, msr: u32, value: u64) -> Result<(), GuestFault> {
             let offset = value.wrapping_sub(Tsc::now().0);
             v.cpu.set_tsc_offset(offset);
             v.vmcs.write(field::TSC_OFFSET, offset);
+            v.domain.set_tsc_offset(v.vcpu, offset);
         }
         Write::DebugCtl => v.vmcs.write(field::GUEST_IA32_DEBUGCTL, value),
         Write::HypercallPage(gfn) => {

@@ -9,14 +9,13 @@ use abi::vcpu::{
     RunstateInfo, SEND_NMI, SET_PERIODIC_TIMER, SET_SINGLESHOT_TIMER, STOP_PERIODIC_TIMER,
     STOP_SINGLESHOT_TIMER, UP, VcpuTimeInfo,
 };
-use abi::{Errno, Gfn, Gpa, VcpuId};
-use zerocopy::IntoBytes;
+use abi::{Errno, Gfn, VcpuId};
 
 use super::args::Pinned;
 use super::{Args, Ctx, HypercallOutcome, initial, int, low_half, timer};
 use crate::domain::VcpuRef;
 use crate::exit::Next;
-use crate::mm::guest_mem::GuestMemory;
+use crate::mm::span::Span;
 use crate::time::Tsc;
 use crate::vcpu::{RunState, Signals, VcpuInfo, runstate};
 
@@ -33,8 +32,6 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
         STOP_SINGLESHOT_TIMER => timer::stop_singleshot(ctx, id).into(),
         SET_PERIODIC_TIMER => timer::set_periodic(ctx, id, arg).into(),
         STOP_PERIODIC_TIMER => timer::stop_periodic(ctx, id).into(),
-        REGISTER_VCPU_TIME_MEMORY_AREA => register_time(ctx, arg).into(),
-        REGISTER_VCPU_TIME_PHYS_AREA => register_time_physical(ctx, arg).into(),
         GET_PHYSID => Errno::Einval.into(),
         other => match VcpuRef::new(ctx.domain(), id) {
             Some(vcpu) => op_on(ctx, other, &vcpu, arg),
@@ -49,6 +46,8 @@ fn op_on(ctx: &mut Ctx<'_, '_>, command: u64, vcpu: &VcpuRef, arg: u64) -> Hyper
         REGISTER_VCPU_INFO => register_info(ctx, vcpu, arg),
         REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(ctx, vcpu, arg, Space::Linear),
         REGISTER_RUNSTATE_PHYS_AREA => register_runstate(ctx, vcpu, arg, Space::Physical),
+        REGISTER_VCPU_TIME_MEMORY_AREA => register_time(ctx, vcpu, arg, Space::Linear),
+        REGISTER_VCPU_TIME_PHYS_AREA => register_time(ctx, vcpu, arg, Space::Physical),
         GET_RUNSTATE_INFO => get_runstate(ctx, vcpu, arg),
         INITIALISE => initialise(ctx, vcpu, arg),
         UP => up(vcpu),
@@ -118,7 +117,7 @@ fn register_info(ctx: &mut Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64) -> Result<u64,
     let wake = {
         let mut table = domain.evtchn.lock();
         let wake = table.move_info(vcpu.id, info.page.clone(), offset)?;
-        info.publish_time(&domain.clock);
+        info.publish_time(&domain.time_record(vcpu));
         *vcpu.info.lock() = Some(info.clone());
         wake
     };
@@ -152,15 +151,7 @@ fn register_runstate(
     } else {
         size_of::<CompatRunstateInfo>()
     };
-    let area = if address == 0 {
-        None
-    } else {
-        let Pinned { pages, offset } = match space {
-            Space::Linear => ctx.pin_linear(address, size)?,
-            Space::Physical => ctx.pin_physical(address, size)?,
-        };
-        Some(runstate::Area::new(pages, offset, wide).ok_or(Errno::Einval)?)
-    };
+    let area = span(ctx, space, address, size)?.map(|place| runstate::Area::new(place, wide));
     let mut account = vcpu.runstate.lock();
     account.area = area;
     account.publish(false);
@@ -188,25 +179,26 @@ fn get_runstate(ctx: &Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64) -> Result<u64, Errn
     Ok(0)
 }
 
-/// A copy of the vCPU's clock at a linear address. The clock never changes, so it is written
-/// once.
-fn register_time(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
+/// Sets where a vCPU has the second copy of its time.
+fn register_time(ctx: &Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64, space: Space) -> Result<u64, Errno> {
     let RegisterArea { address } = ctx.read(arg)?;
-    let address = area_address(ctx, Space::Linear, address);
-    if address != 0 {
-        ctx.write(address, &time(ctx))?;
+    let address = area_address(ctx, space, address);
+    let place = span(ctx, space, address, size_of::<VcpuTimeInfo>())?;
+    vcpu.clock.set_second(place);
+    ctx.domain().publish_vcpu_time(vcpu);
+    Ok(0)
+}
+
+/// The memory at an address; none at address 0.
+fn span(ctx: &Ctx<'_, '_>, space: Space, address: u64, size: usize) -> Result<Option<Span>, Errno> {
+    if address == 0 {
+        return Ok(None);
     }
-    Ok(0)
-}
-
-/// The same at a guest-physical address.
-fn register_time_physical(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
-    let RegisterArea { address } = ctx.read(arg)?;
-    let p2m = ctx.domain().p2m.read();
-    GuestMemory::new(&p2m, &ctx.v.cpu.pages).write_gpa(Gpa::new(address), time(ctx).as_bytes())?;
-    Ok(0)
-}
-
-fn time(ctx: &Ctx<'_, '_>) -> VcpuTimeInfo {
-    VcpuInfo::time(&ctx.domain().clock, 2)
+    let Pinned { pages, offset } = match space {
+        Space::Linear => ctx.pin_linear(address, size)?,
+        Space::Physical => ctx.pin_physical(address, size)?,
+    };
+    Span::new(pages, offset, size)
+        .map(Some)
+        .ok_or(Errno::Einval)
 }

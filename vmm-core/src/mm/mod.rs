@@ -10,5 +10,6 @@ pub mod guest_mem;
 pub mod p2m;
 pub mod page;
 pub mod scratch;
+pub mod span;
 #[cfg(test)]
 pub mod testing;

@@ -4,7 +4,7 @@ use abi::{Errno, Gpa, Gva};
 use vmx::vmcs::field;
 
 use super::Running;
-use crate::exit::cr::{self, efer};
+use crate::exit::cr::{self, cr4, efer};
 use crate::exit::{Next, Outcome};
 use crate::fault::{CrashReason, GuestFault};
 use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Kernel, Linear};
@@ -13,6 +13,8 @@ use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Kernel, Linear};
 const RSP: u8 = vmx::RSP;
 /// CR0.PG.
 const PAGING: u64 = 1 << 31;
+/// RFLAGS.AC.
+const ALIGNMENT_CHECK: u64 = 1 << 18;
 /// RFLAGS.TF.
 const TRAP_FLAG: u64 = 1 << 8;
 /// Blocking by STI and by MOV SS (SDM 3C, "Guest Non-Register State").
@@ -112,7 +114,8 @@ impl Running<'_> {
         Kernel::new(cr3, cr4, self.cpu.efer)
     }
 
-    /// How the guest translates linear addresses now, at supervisor level.
+    /// How the guest translates linear addresses now, at supervisor level: that is how hypercalls
+    /// find their arguments, held to SMAP and protection keys like the guest's own kernel.
     #[must_use]
     pub fn supervisor_linear(&self) -> Linear {
         self.linear(0)
@@ -130,7 +133,17 @@ impl Running<'_> {
         let cr0 = self.vmcs.read(field::GUEST_CR0);
         let cr3 = self.vmcs.read(field::GUEST_CR3);
         let cr4 = self.vmcs.read(field::GUEST_CR4);
-        Linear::new(cr0, cr3, cr4, self.efer_under(cr0), cpl)
+        let linear = Linear::new(cr0, cr3, cr4, self.efer_under(cr0), cpl);
+        if cr4 & (cr4::SMAP | cr4::PKE) == 0 {
+            return linear;
+        }
+        let smap_off = self.vmcs.read(field::GUEST_RFLAGS) & ALIGNMENT_CHECK != 0;
+        let keys = if cr4 & cr4::PKE == 0 {
+            0
+        } else {
+            self.cpu.ext.pkru()
+        };
+        linear.with_smap(smap_off).with_protection_keys(keys)
     }
 
     /// Reads guest-physical memory.
@@ -296,27 +309,5 @@ impl Running<'_> {
         }
         self.cpu.lapic.set_cr8(value);
         Ok(())
-    }
-
-    /// Writes what is known of the vCPU to the log, for the account of a crash.
-    pub fn log_state(&self) {
-        let read = |f| self.vmcs.read(f);
-        log::error!(
-            "{}: vcpu{}: rip {:#x} rsp {:#x} rflags {:#x} cr0 {:#x} cr3 {:#x} cr4 {:#x}",
-            self.domain.name,
-            self.vcpu.id,
-            read(field::GUEST_RIP),
-            read(field::GUEST_RSP),
-            read(field::GUEST_RFLAGS),
-            self.cr0(),
-            read(field::GUEST_CR3),
-            self.cr4(),
-        );
-        log::error!(
-            "{}: vcpu{}: {:x?}",
-            self.domain.name,
-            self.vcpu.id,
-            self.cpu.regs
-        );
     }
 }

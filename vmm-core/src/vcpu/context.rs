@@ -203,6 +203,12 @@ impl CpuContext {
             .map_or(Tsc::NEVER, |guest| host_tsc(guest, self.tsc_offset))
     }
 
+    /// What is added to the host TSC to get the guest's.
+    #[must_use]
+    pub const fn tsc_offset(&self) -> u64 {
+        self.tsc_offset
+    }
+
     /// Changes what is added to the host TSC; the VMCS is the caller's to write.
     pub fn set_tsc_offset(&mut self, offset: u64) {
         self.tsc_offset = offset;

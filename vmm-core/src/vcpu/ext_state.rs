@@ -62,6 +62,24 @@ impl ExtState {
         cr::write_cr2(value);
     }
 
+    /// CR2, of the vCPU whose state is loaded.
+    #[must_use]
+    pub fn cr2(&self) -> u64 {
+        cr::read_cr2()
+    }
+
+    /// DR6, of the vCPU whose state is loaded.
+    #[must_use]
+    pub fn dr6(&self) -> u64 {
+        DebugRegs::save().dr6
+    }
+
+    /// PKRU, of the vCPU whose state is loaded; 0, which denies nothing, where there is none.
+    #[must_use]
+    pub fn pkru(&self) -> u32 {
+        fpu::pkru()
+    }
+
     /// Changes DR6, for the vCPU whose state is loaded.
     pub fn update_dr6(&mut self, change: impl FnOnce(u64) -> u64) {
         let mut debug = DebugRegs::save();

@@ -15,6 +15,8 @@
 //! looks for such things. One of the two always sees the other.
 
 pub mod access;
+mod account;
+pub mod clock;
 pub mod context;
 pub mod ext_state;
 pub mod initial;
@@ -42,6 +44,7 @@ use crate::sched::heap::Seat;
 use crate::time::Tsc;
 use standing::{Kick, Standing};
 
+pub use clock::VcpuClock;
 pub use context::{Context, Running};
 pub use initial::InitialState;
 pub use runstate::Runstate;
@@ -122,6 +125,8 @@ pub struct Vcpu {
     pub initial: Mutex<Option<InitialState>>,
     /// Where its `vcpu_info` is, set before [`Signals::INFO_MOVED`].
     pub info: Mutex<Option<VcpuInfo>>,
+    /// How it reads the time.
+    pub clock: VcpuClock,
     /// How long it has been in which state.
     pub runstate: Mutex<Runstate>,
     /// What only the pCPU that runs it touches; locked for as long as it is loaded.
@@ -144,6 +149,7 @@ impl Vcpu {
             initialised: AtomicBool::new(false),
             initial: Mutex::new(None),
             info: Mutex::new(info),
+            clock: VcpuClock::new(context.cpu.tsc_offset()),
             runstate: Mutex::new(Runstate::new()),
             context: Mutex::new(context),
         }

@@ -222,8 +222,8 @@ impl Running<'_> {
     fn look(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Result<Tsc, Leave> {
         self.attention.take();
         if self.cpu.triple_fault {
-            self.domain.crash(&CrashReason::TripleFault);
-            return Err(Leave::Dead);
+            exit::idle::triple_fault(self);
+            return Err(Leave::Offline);
         }
         if self.shared.is_signalled()
             && let Some(leave) = self.serve_signals()
@@ -297,10 +297,10 @@ impl Running<'_> {
             }
             Next::Offline => Some(Leave::Offline),
             Next::Crash => {
-                self.log_state();
                 if let Some(reason) = self.cpu.crash.take() {
                     self.domain.crash(&reason);
                 }
+                self.log_account();
                 Some(Leave::Dead)
             }
         }

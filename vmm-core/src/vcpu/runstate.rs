@@ -6,9 +6,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use heapless::Vec;
-
-use crate::mm::page::PageRef;
+use crate::mm::span::Span;
 
 /// The states a guest is told of (`RUNSTATE_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,42 +24,23 @@ pub enum Kind {
 
 /// The bit of `state_entry_time` that says the area is being written (`XEN_RUNSTATE_UPDATE`).
 const UPDATE: u64 = 1 << 63;
-/// Bytes of the area in the 64-bit layout.
-pub const AREA_SIZE: usize = 48;
-/// Bytes of the area in the 32-bit layout.
-pub const COMPAT_AREA_SIZE: usize = 44;
 
 /// Where the guest wants its copy.
 #[derive(Clone, Debug)]
 pub struct Area {
-    /// The pages, one or two, kept as long as the area is registered.
-    pages: Vec<PageRef, 2>,
-    offset: usize,
+    place: Span,
     wide: bool,
 }
 
 impl Area {
-    /// An area that begins at `offset` of the first page; `wide` for the 64-bit layout. `None`
-    /// when it does not fit into the pages.
+    /// An area; `wide` for the 64-bit layout.
     #[must_use]
-    pub fn new(pages: Vec<PageRef, 2>, offset: usize, wide: bool) -> Option<Self> {
-        let size = if wide { AREA_SIZE } else { COMPAT_AREA_SIZE };
-        let room = pages.len().checked_mul(abi::PAGE_SIZE)?;
-        (offset < abi::PAGE_SIZE && offset.checked_add(size)? <= room).then_some(Self {
-            pages,
-            offset,
-            wide,
-        })
+    pub const fn new(place: Span, wide: bool) -> Self {
+        Self { place, wide }
     }
 
     fn write(&self, at: usize, bytes: &[u8]) {
-        let start = self.offset.saturating_add(at);
-        for (index, byte) in bytes.iter().enumerate() {
-            let position = start.saturating_add(index);
-            if let Some(page) = self.pages.get(position / abi::PAGE_SIZE) {
-                page.write(position % abi::PAGE_SIZE, &[*byte]);
-            }
-        }
+        self.place.write(at, bytes);
     }
 
     /// Offsets of `state_entry_time` and `time[]`.

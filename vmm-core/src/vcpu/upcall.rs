@@ -4,12 +4,12 @@ use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
 
 use abi::shared_info::{self, vcpu_info};
-use abi::vcpu::{VcpuTimeInfo, time_flags};
+use abi::vcpu::VcpuTimeInfo;
 use pv_drivers::shared_page::SharedByte;
 use zerocopy::IntoBytes;
 
+use super::clock::Record;
 use crate::mm::page::PageRef;
-use crate::time::{Clock, Scale};
 
 /// A vCPU's `struct vcpu_info`, in guest memory.
 #[derive(Clone, Debug)]
@@ -41,27 +41,17 @@ impl VcpuInfo {
         }
     }
 
-    /// Fills in the vCPU's time. The domain's TSC starts at zero with its system time and all
-    /// vCPUs share one scale, so this is done once for each place and never goes stale.
-    pub fn publish_time(&self, clock: &Clock) {
+    /// Fills in the vCPU's time.
+    pub fn publish_time(&self, record: &Record) {
         let at = self.offset + vcpu_info::TIME;
         let version = self.page.u32(at + offset_of!(VcpuTimeInfo, version));
         let old = version.load(Ordering::Relaxed) & !1;
         version.store(old.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        let time = Self::time(clock, old.wrapping_add(1));
+        let time = record.encode(old.wrapping_add(1));
         // The guest sees the odd version until all of it is there.
         self.page.write(at, time.as_bytes());
         version.store(old.wrapping_add(2), Ordering::Release);
-    }
-
-    /// The time as a guest reads it, in any of the places where it may want it.
-    #[must_use]
-    pub fn time(clock: &Clock, version: u32) -> VcpuTimeInfo {
-        let Scale { mul, shift } = clock.scale;
-        let mut time = VcpuTimeInfo::new(0, 0, mul, shift, time_flags::TSC_STABLE);
-        time.version = version;
-        time
     }
 
     /// True while `evtchn_upcall_pending` is set.

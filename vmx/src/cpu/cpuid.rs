@@ -44,6 +44,12 @@ pub fn has_xsave() -> bool {
     leaf(1, 0).ecx & 1 << 26 != 0
 }
 
+/// Protection keys for user pages.
+#[must_use]
+pub fn has_protection_keys() -> bool {
+    leaf(0, 0).eax >= 7 && leaf(7, 0).ecx & 1 << 3 != 0
+}
+
 /// The hypervisor-present bit: we are nested.
 #[must_use]
 pub fn is_nested() -> bool {

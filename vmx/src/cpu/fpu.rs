@@ -94,7 +94,11 @@ pub fn init_cpu() {
     if cpuid::has_xsave() {
         cr4 |= cr::CR4_OSXSAVE;
     }
-    // SAFETY: bits every 64-bit CPU has, and OSXSAVE where CPUID reports XSAVE.
+    // For RDPKRU; of user pages, which alone have protection keys, the host has none.
+    if cpuid::has_protection_keys() {
+        cr4 |= cr::CR4_PKE;
+    }
+    // SAFETY: bits every 64-bit CPU has, and two whose features CPUID reports.
     unsafe { cr::write_cr4(cr4) };
     if cpuid::has_xsave() {
         xsetbv(offered_states());
@@ -117,6 +121,26 @@ pub fn xgetbv() -> u64 {
         );
     }
     high << 32 | low
+}
+
+/// Reads PKRU as the last guest left it; 0, which denies nothing, on a CPU without it.
+#[must_use]
+pub fn pkru() -> u32 {
+    if cr::read_cr4() & cr::CR4_PKE == 0 {
+        return 0;
+    }
+    let value: u32;
+    // SAFETY: reads a register that is there, as CR4.PKE says.
+    unsafe {
+        asm!(
+            "rdpkru",
+            in("ecx") 0,
+            out("eax") value,
+            out("edx") _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    value
 }
 
 /// Writes XCR0. The host uses no extended state, so any legal value will do.

@@ -23,7 +23,8 @@ pub use raw::RawExit;
 
 /// The basic exit reason in an exit reason: its low half.
 #[inline]
-pub(crate) const fn basic(reason: u32) -> u16 {
+#[must_use]
+pub const fn basic(reason: u32) -> u16 {
     let [low, high, ..] = reason.to_le_bytes();
     u16::from_le_bytes([low, high])
 }

@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "guests",
         tier: Tier::Bochs,
-        about: "fourteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        about: "sixteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
         limit: Duration::from_secs(180),
         run: together,
     },
@@ -177,6 +177,8 @@ fn together(case: &Case<'_>) -> Result<()> {
         Guest::new("memory_ops"),
         Guest::new("xenstore"),
         Guest::new("exceptions"),
+        Guest::new("debug"),
+        Guest::new("rights"),
         Guest::new("apic"),
         Guest::new("timer_storm"),
         alone,
@@ -213,12 +215,13 @@ fn time(case: &Case<'_>) -> Result<()> {
 }
 
 /// How each of the ending guests ends: its name, and words of the hypervisor's line about it.
-pub(super) const ENDINGS: [(Guest, &[&str]); 5] = [
+pub(super) const ENDINGS: [(Guest, &[&str]); 6] = [
     (Guest::new("triple_fault"), &["triple"]),
     (Guest::new("forbidden"), &["crashed", "0xd0000000"]),
     (Guest::new("crash"), &["shut down: crash"]),
     (Guest::new("reboot"), &["shut down: reboot"]),
     (Guest::new("watchdog"), &["shut down: watchdog"]),
+    (Guest::new("debug_storm"), &["shut down: watchdog"]),
 ];
 
 /// Checks the hypervisor's line about each end in `endings`.

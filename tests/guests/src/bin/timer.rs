@@ -4,8 +4,12 @@
 
 use abi::event_channel::virq;
 use abi::hypercall::VCPU_OP;
-use abi::vcpu::{GET_RUNSTATE_INFO, RunstateInfo, runstate};
+use abi::vcpu::{
+    GET_RUNSTATE_INFO, REGISTER_VCPU_TIME_MEMORY_AREA, RegisterArea, RunstateInfo, VcpuTimeInfo,
+    runstate, time_flags,
+};
 use abi::{EvtchnPort, VcpuId};
+use guests::memory::{self, Page};
 use guests::report::Report;
 use guests::xen::SharedInfo;
 use guests::{check, check_eq, cpu, events, say, xen};
@@ -13,6 +17,12 @@ use pv_drivers::guest::{clock, event_channel, hvm, timer};
 use zerocopy::FromZeros;
 
 guests::main!(run);
+
+const TSC: u32 = 0x10;
+/// Where the second copy of the clock is: across a page's end.
+const SECOND: usize = abi::PAGE_SIZE - 8;
+
+static SECOND_CLOCK: [Page; 2] = [const { Page::new() }; 2];
 
 const SELF: VcpuId = VcpuId(0);
 const MS: u64 = 1_000_000;
@@ -43,6 +53,7 @@ fn run(t: &mut Report) {
     stopping(t, shared, port);
     periodic(t, shared, port);
     runstates(t, shared);
+    written_tsc(t, shared);
 }
 
 fn clocks(t: &mut Report, shared: SharedInfo) {
@@ -228,4 +239,52 @@ fn runstates(t: &mut Report, shared: SharedInfo) {
         blocked > 5 * MS,
         "time spent asleep in HLT ({blocked} ns)"
     );
+}
+
+/// The clock goes on over a write to the TSC, in every place where the guest has it.
+fn written_tsc(t: &mut Report, shared: SharedInfo) {
+    let place = SECOND_CLOCK[0].address() + SECOND as u64;
+    let mut area = RegisterArea { address: place };
+    let reply = xen::call(
+        VCPU_OP,
+        [
+            REGISTER_VCPU_TIME_MEMORY_AREA,
+            0,
+            (&raw mut area) as u64,
+            0,
+            0,
+        ],
+    );
+    check_eq!(t, reply, Ok(0), "a second copy of the clock");
+    for tsc in [0, 1 << 40, 1 << 62, 12_345] {
+        let before = shared.now();
+        check_eq!(t, cpu::wrmsr(TSC, tsc), Ok(()), "writing the TSC");
+        check!(
+            t,
+            cpu::rdtsc().wrapping_sub(tsc) < 1 << 24,
+            "the TSC is what was written"
+        );
+        let after = shared.now();
+        check!(
+            t,
+            after >= before && after - before < MS,
+            "the clock went from {before} to {after} as the TSC became {tsc:#x}"
+        );
+        let Some(second) = memory::read::<VcpuTimeInfo>(place) else {
+            check!(t, false, "the second copy is there");
+            return;
+        };
+        let copy = clock::system_time(&second, cpu::rdtsc());
+        check!(
+            t,
+            copy >= after && copy - after < MS,
+            "the second copy says {copy} at {after}"
+        );
+        check_eq!(
+            t,
+            second.flags & time_flags::TSC_STABLE,
+            0,
+            "no vCPU's TSC is another's"
+        );
+    }
 }

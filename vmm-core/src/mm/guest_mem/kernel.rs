@@ -10,12 +10,11 @@ use abi::{Gpa, Gva};
 
 use super::GuestMemory;
 use super::linear::{
-    ACCESSED, Access, CR4_LA57, CR4_SMEP, DIRTY, EFER_NXE, FRAME, LARGE, NX, PRESENT, USER,
-    WRITABLE,
+    ACCESSED, Access, CR4_LA57, CR4_PKE, CR4_SMAP, CR4_SMEP, DIRTY, EFER_NXE, FRAME, LARGE, NX,
+    PRESENT, USER, WRITABLE,
 };
 
-/// How a 64-bit kernel translates linear addresses: SMAP, which guards against mistakes of its
-/// own, is not applied.
+/// How a 64-bit kernel translates linear addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
     root: u64,
@@ -23,6 +22,8 @@ pub struct Kernel {
     reserved: u64,
     /// USER, where SMEP may keep the kernel from executing a user page.
     no_code: u64,
+    /// USER, where SMAP or a protection key may keep the kernel from a user page.
+    guarded: u64,
 }
 
 impl Kernel {
@@ -37,6 +38,11 @@ impl Kernel {
             root: cr3,
             reserved: if efer & EFER_NXE == 0 { NX } else { 0 },
             no_code: if cr4 & CR4_SMEP == 0 { 0 } else { USER },
+            guarded: if cr4 & (CR4_SMAP | CR4_PKE) == 0 {
+                0
+            } else {
+                USER
+            },
         })
     }
 
@@ -75,7 +81,7 @@ impl Kernel {
     fn leaf(self, entry: u64, at: u64, shift: u32, access: Access) -> Option<Gpa> {
         let offset = (1_u64 << shift).wrapping_sub(1);
         // The lowest address bit of a large page's entry is the PAT bit, the others are reserved.
-        let mut refused = offset & FRAME & !0x1000;
+        let mut refused = offset & FRAME & !0x1000 | self.guarded;
         if access.contains(Access::EXECUTE) {
             refused |= self.no_code;
         }

@@ -1,7 +1,7 @@
 //! The guest's own paging: from a linear to a guest-physical address, as its CPU would do it.
 //!
 //! SDM 3A, chapter "Paging": "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging",
-//! "Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags".
+//! "Access Rights", "Protection Keys", "Page-Fault Exceptions", "Accessed and Dirty Flags".
 //!
 //! A walk reads each entry once, decides on what it read, and only then sets accessed and dirty
 //! flags, by compare-and-exchange against what it read: when the guest changed an entry meanwhile
@@ -15,6 +15,7 @@ use bitflags::bitflags;
 use heapless::Vec;
 
 use super::{AccessError, GuestMemory};
+use crate::bits::low32;
 use crate::fault::GuestFault;
 
 const CR0_WP: u64 = 1 << 16;
@@ -23,7 +24,8 @@ const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
 pub(super) const CR4_LA57: u64 = 1 << 12;
 pub(super) const CR4_SMEP: u64 = 1 << 20;
-const CR4_SMAP: u64 = 1 << 21;
+pub(super) const CR4_SMAP: u64 = 1 << 21;
+pub(super) const CR4_PKE: u64 = 1 << 22;
 const EFER_LMA: u64 = 1 << 10;
 pub(super) const EFER_NXE: u64 = 1 << 11;
 
@@ -45,12 +47,20 @@ const MAX_TRIES: usize = 8;
 /// Levels of the deepest paging mode.
 const MAX_LEVELS: usize = 5;
 
+/// Bits 62:59 of a 64-bit entry that maps a page: its protection key.
+const KEY_SHIFT: u32 = 59;
+const KEYS: u64 = 0xf << KEY_SHIFT;
+/// PKRU has two bits for each key: access disabled, write disabled.
+const KEY_NO_ACCESS: u32 = 1 << 0;
+const KEY_NO_WRITE: u32 = 1 << 1;
+
 /// Page-fault error code bits (SDM 3A, "Page-Fault Exceptions").
 const PF_PRESENT: u32 = 1 << 0;
 const PF_WRITE: u32 = 1 << 1;
 const PF_USER: u32 = 1 << 2;
 const PF_RESERVED: u32 = 1 << 3;
 const PF_FETCH: u32 = 1 << 4;
+const PF_KEY: u32 = 1 << 5;
 
 bitflags! {
     /// What an access does.
@@ -88,6 +98,8 @@ pub struct Linear {
     user: bool,
     /// Supervisor accesses to user pages are let through although CR4.SMAP is set.
     smap_off: bool,
+    /// PKRU, or 0 when CR4.PKE is clear: it denies nothing.
+    pkru: u32,
     mode: Mode,
 }
 
@@ -144,10 +156,9 @@ struct Found {
 }
 
 impl Linear {
-    /// How a vCPU with these registers translates at privilege level `cpl`.
-    ///
-    /// Hypercall arguments are read at level 0; SMAP, which guards against mistakes of the guest's
-    /// kernel, is not applied unless [`Linear::with_smap`] asks for it.
+    /// How a vCPU with these registers translates at privilege level `cpl`, with neither SMAP nor
+    /// protection keys in force until [`Linear::with_smap`] and [`Linear::with_protection_keys`]
+    /// say so.
     #[inline]
     #[must_use]
     pub const fn new(cr0: u64, cr3: u64, cr4: u64, efer: u64, cpl: u8) -> Self {
@@ -159,6 +170,7 @@ impl Linear {
             efer,
             user: cpl == 3,
             smap_off: true,
+            pkru: 0,
             mode,
         }
     }
@@ -167,6 +179,13 @@ impl Linear {
     #[must_use]
     pub const fn with_smap(mut self, ac: bool) -> Self {
         self.smap_off = ac;
+        self
+    }
+
+    /// The same with protection keys, which only IA-32e mode has.
+    #[must_use]
+    pub const fn with_protection_keys(mut self, pkru: u32) -> Self {
+        self.pkru = if self.mode.kind.long() { pkru } else { 0 };
         self
     }
 
@@ -207,7 +226,7 @@ impl Linear {
         };
         let mut all = ACCESSED;
         let found = self.walk(memory, at, access, |used: Used| all &= used.entry)?;
-        self.check_rights(found.rights, at, access)?;
+        self.check_rights(&found, at, access)?;
         let flagged = all != 0 && (!access.writes() || found.leaf & DIRTY != 0);
         if flagged {
             Ok(found.gpa)
@@ -230,7 +249,7 @@ impl Linear {
             let found = self.walk(memory, at, access, |used| {
                 let _ = path.push(used);
             })?;
-            self.check_rights(found.rights, at, access)?;
+            self.check_rights(&found, at, access)?;
             if set_flags(memory, &path, access.writes(), self.mode.kind.wide()) {
                 return Ok(found.gpa);
             }
@@ -323,9 +342,11 @@ impl Linear {
 
     /// Compares what the tables grant with what the access needs (SDM 3A, "Determination of
     /// Access Rights").
-    fn check_rights(&self, rights: u64, at: Gva, access: Access) -> Result<(), AccessError> {
-        if self.is_denied(rights, access) {
+    fn check_rights(&self, found: &Found, at: Gva, access: Access) -> Result<(), AccessError> {
+        if self.is_denied(found.rights, access) {
             Err(self.fault(at, access, PF_PRESENT))
+        } else if self.key_denies(found, access) {
+            Err(self.fault(at, access, PF_PRESENT | PF_KEY))
         } else {
             Ok(())
         }
@@ -342,6 +363,21 @@ impl Linear {
             || (write && !writable)
             || (fetch && rights & NX != 0)
             || (!user_access && user_page && self.guards_user_page(access))
+    }
+
+    /// True when the protection key of a user page forbids the access (SDM 3A, "Protection
+    /// Keys"): of data alone, at any privilege.
+    fn key_denies(&self, found: &Found, access: Access) -> bool {
+        if self.pkru == 0 || found.rights & USER == 0 || access.contains(Access::EXECUTE) {
+            return false;
+        }
+        // Four bits, shifted down to be twice the key.
+        let shift = (found.leaf & KEYS) >> (KEY_SHIFT - 1);
+        let rights = self.pkru.checked_shr(low32(shift)).unwrap_or(0);
+        let user_access = self.user && !access.contains(Access::IMPLICIT);
+        let guards_writes = user_access || self.cr0 & CR0_WP != 0;
+        rights & KEY_NO_ACCESS != 0
+            || (rights & KEY_NO_WRITE != 0 && access.writes() && guards_writes)
     }
 
     /// True when SMEP or SMAP keeps the supervisor off a user page.

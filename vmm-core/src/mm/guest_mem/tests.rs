@@ -443,6 +443,46 @@ fn access_rights_follow_the_manual() {
 }
 
 #[test]
+fn protection_keys_guard_user_pages_only() {
+    const NO_ACCESS: u32 = 1;
+    const NO_WRITE: u32 = 2;
+    let p2m = p2m();
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
+    let at = Gva::new(0x7000);
+    // The page has key 5, and so PKRU's bits 11:10.
+    let check = |leaf: u64, cr0: u64, cpl, rights: u32, access| {
+        map4(&memory, at.raw(), 0x6000 | P | leaf | 5 << 59);
+        let linear =
+            Linear::new(PG | 1 | cr0, ROOT, PAE, LMA | NXE, cpl).with_protection_keys(rights << 10);
+        match linear.translate(&memory, at, access) {
+            Ok(_) => None,
+            Err(AccessError::Fault(GuestFault::Pf { code, .. })) => Some(code),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let (read, write, fetch) = (Access::READ, Access::WRITE, Access::EXECUTE);
+    assert_eq!(check(U | W, WP, 3, NO_ACCESS, read), Some(0b10_0101));
+    assert_eq!(check(U | W, WP, 0, NO_ACCESS, read), Some(0b10_0001));
+    assert_eq!(check(U | W, WP, 3, NO_ACCESS, fetch), None);
+    assert_eq!(check(W, WP, 0, NO_ACCESS, read), None);
+    assert_eq!(check(U | W, WP, 3, NO_WRITE, read), None);
+    assert_eq!(check(U | W, WP, 3, NO_WRITE, write), Some(0b10_0111));
+    assert_eq!(check(U | W, WP, 0, NO_WRITE, write), Some(0b10_0011));
+    // Without CR0.WP a supervisor writes what it likes, but not what nobody may access.
+    assert_eq!(check(U | W, 0, 0, NO_WRITE, write), None);
+    assert_eq!(check(U | W, 0, 0, NO_ACCESS, write), Some(0b10_0011));
+    // What the page tables deny is denied by them, and other keys are other pages'.
+    assert_eq!(check(U, WP, 3, NO_WRITE, write), Some(0b111));
+    assert_eq!(check(U | W, WP, 3, NO_ACCESS << 2, read), None);
+    // PAE paging has no keys: there the bits are reserved or ignored.
+    let pae = Linear::new(PG | 1, ROOT, PAE, NXE, 0).with_protection_keys(u32::MAX);
+    map4(&memory, at.raw(), 0x6000 | P | U);
+    let denied = page_fault(at.raw(), 0b10_0001);
+    assert_ne!(pae.translate(&memory, at, read), Err(denied));
+}
+
+#[test]
 fn copies_over_two_pages_are_all_or_nothing() {
     let p2m = p2m();
     let cache = PageCache::new();
@@ -540,7 +580,10 @@ proptest! {
         memory.write_gpa(Gpa::new(0), &bytes).expect("RAM");
         let mut buffer = vec![0; len];
         for paging in [cr0, cr0 | PG, cr0 & !PG] {
-            let linear = Linear::new(paging, cr3, cr4, efer, cpl).with_address_bits(46);
+            let linear = Linear::new(paging, cr3, cr4, efer, cpl)
+                .with_address_bits(46)
+                .with_smap(cr4 & 1 != 0)
+                .with_protection_keys(crate::bits::low32(efer >> 20));
             for (gva, access) in &accesses {
                 let at = Gva::new(*gva);
                 let canonical = Gva::new((*gva).cast_signed().wrapping_shl(16).wrapping_shr(16).cast_unsigned());
