@@ -17,7 +17,9 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use abi::hypercall::{PAGE_SLOTS, STUB_SIZE};
-use abi::{Errno, EvtchnPort, VcpuId, event_channel, hvm, memory, sched, vcpu, xen_version};
+use abi::{
+    Errno, EvtchnPort, VcpuId, event_channel, grant_table, hvm, memory, sched, vcpu, xen_version,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Why the hypervisor refused a call: the negative result it returned.
@@ -163,6 +165,9 @@ arguments! {
     event_channel::Reset,
     event_channel::SetPriority,
     event_channel::Status,
+    grant_table::GetVersion,
+    grant_table::QuerySize,
+    grant_table::SetVersion,
     hvm::EvtchnUpcallVector,
     hvm::MemType,
     hvm::Param,
@@ -185,6 +190,16 @@ pub fn command<A: Argument>(nr: u64, cmd: u64, argument: &mut A) -> Reply {
     // SAFETY: the call touches `argument` alone, borrowed for the whole call; any bytes the
     // hypervisor leaves in it are a valid value, since it is `FromBytes`.
     unsafe { vmcall(nr, [cmd, address, 0, 0, 0]) }
+}
+
+/// Makes the hypercall `nr` whose first word is a command, for an array of its arguments.
+///
+/// # Errors
+/// The negative result of a refused call.
+pub fn array_command<A: Argument>(nr: u64, cmd: u64, arguments: &mut [A]) -> Reply {
+    let address = arguments.as_mut_ptr() as u64;
+    // SAFETY: as in `command`, for each of the arguments.
+    unsafe { vmcall(nr, [cmd, address, arguments.len() as u64, 0, 0]) }
 }
 
 /// Makes the vCPU operation `cmd` on `vcpu`, with its argument.

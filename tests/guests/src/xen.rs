@@ -29,6 +29,13 @@ pub fn present() -> bool {
     b == cpuid::SIGNATURE_EBX && c == cpuid::SIGNATURE_ECX && d == cpuid::SIGNATURE_EDX
 }
 
+/// This domain's id, as CPUID tells it.
+#[must_use]
+pub fn domid() -> DomId {
+    let [_, _, c, _] = cpu::cpuid(cpuid::BASE + cpuid::LEAF_HVM, 0);
+    DomId(u16::try_from(c).unwrap_or(DomId::INVALID.0))
+}
+
 /// Makes any hypercall with any words.
 ///
 /// # Errors

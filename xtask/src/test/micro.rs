@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "guests",
         tier: Tier::Bochs,
-        about: "sixteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        about: "nineteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
         limit: Duration::from_secs(180),
         run: together,
     },
@@ -31,6 +31,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         about: "the same on the packaged Bochs 2.7",
         limit: Duration::from_secs(600),
         run: two_cpus_packaged,
+    },
+    Scenario {
+        name: "guests-grants",
+        tier: Tier::Bochs,
+        about: "a vCPU on each of two CPUs: none sees a grant that another one has unmapped",
+        limit: Duration::from_secs(120),
+        run: grants,
     },
     Scenario {
         name: "guests-time",
@@ -164,7 +171,20 @@ fn together(case: &Case<'_>) -> Result<()> {
         cmdline: "vcpus=1",
         ..Guest::new("fpu")
     };
+    // Domain ids are given in this order, from 1 on.
+    let [grantor, grantee, leaver] = [
+        ("grantor", "peer=2 leaver=3"),
+        ("grantee", "peer=1"),
+        ("leaver", "peer=1"),
+    ]
+    .map(|(program, cmdline)| Guest {
+        cmdline,
+        ..Guest::new(program)
+    });
     let guests = [
+        grantor,
+        grantee,
+        leaver,
         Guest::new("hello"),
         Guest::new("cpuid"),
         Guest::new("msr"),
@@ -200,6 +220,10 @@ fn two_cpus_packaged(case: &Case<'_>) -> Result<()> {
         ..machine(case, 2, &SMP)?
     };
     passed(&Script::for_case(case, &spec)?.finish()?, &SMP)
+}
+
+fn grants(case: &Case<'_>) -> Result<()> {
+    all_pass(case, 2, &[Guest::smp("grant_race")])
 }
 
 fn crowded(case: &Case<'_>) -> Result<()> {
