@@ -14,7 +14,7 @@ use crate::boot_info::BootInfo;
 use crate::domain::{ShutdownReason, build, lifecycle, list};
 use crate::machine::{self, Machine, refuse};
 use crate::mm::directmap;
-use crate::mm::frame::Owner;
+use crate::mm::frame::{Owner, frames};
 use crate::mm::page::PageRef;
 use crate::platform::{self, End, Hooks};
 use crate::{console, percpu, sched, stats, store, time};
@@ -22,6 +22,9 @@ use crate::{console, percpu, sched, stats, store, time};
 /// A domain that asks for a restart sooner after its start than this is stopped instead, lest
 /// a guest that cannot start fills the log for ever. In nanoseconds of its system time.
 const SHORTEST_LIFE_NS: u64 = 1_000_000_000;
+
+/// Frames that no domain gets, by ballooning or else: 4 MiB, or a sixteenth of a small machine.
+const RESERVE: u64 = 1024;
 
 /// Set once the machine is known and the other pCPUs may enter VMX operation.
 static READY: AtomicBool = AtomicBool::new(false);
@@ -51,7 +54,9 @@ pub fn start(boot: BootInfo) -> ! {
         log::warn!("this CPU has L1TF and no L1D flush: update its microcode");
     }
     let vmx = enter_vmx();
-    stats::note_start();
+    let census = frames().census();
+    stats::note_start(&census);
+    frames().set_reserve(RESERVE.min(census.total / 16));
     READY.store(true, Ordering::Release);
     store::init();
     build_all();

@@ -14,7 +14,7 @@ use crate::builder::Entry;
 use crate::domain::{Domain, list};
 use crate::machine;
 use crate::mm::directmap::to_usize;
-use crate::mm::frame::frames;
+use crate::mm::frame::{Census, frames};
 use crate::percpu;
 use crate::time::Tsc;
 
@@ -199,8 +199,8 @@ static OWN_BEFORE: AtomicU64 = AtomicU64::new(0);
 
 /// Takes note of what the hypervisor has before it builds domains: so much it is to have again
 /// when the last one is gone.
-pub fn note_start() {
-    OWN_BEFORE.store(frames().census().hypervisor, Ordering::Relaxed);
+pub fn note_start(census: &Census) {
+    OWN_BEFORE.store(census.hypervisor, Ordering::Relaxed);
 }
 
 /// Reports what an ended domain left behind: its frames that others still hold, or a leak.

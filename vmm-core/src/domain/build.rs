@@ -149,7 +149,7 @@ fn limits(machine: &Machine, config: &DomainConfig) -> Limits {
 
 fn check_memory(config: &DomainConfig) -> Result<(), CreateError> {
     let wanted = config.memory_pages;
-    let free = frames().free_frames();
+    let free = frames().available();
     if wanted
         .saturating_add(wanted / 512)
         .saturating_add(OVERHEAD_FRAMES)

@@ -82,6 +82,8 @@ pub struct FrameTable {
     buddy: Mutex<Buddy>,
     /// What each domain has.
     accounts: Accounts,
+    /// Frames that stay free for the hypervisor when domains ask.
+    reserve: AtomicU64,
     scrubbed: AtomicU64,
 }
 
@@ -119,6 +121,7 @@ impl FrameTable {
             records,
             buddy: Mutex::new(Buddy::new(own)),
             accounts: Accounts::new(),
+            reserve: AtomicU64::new(0),
             scrubbed: AtomicU64::new(0),
         };
         table.reserve(start, own);
@@ -131,6 +134,29 @@ impl FrameTable {
             table.release_run(region.start, end);
         }
         table
+    }
+
+    /// Sets frames aside that no domain gets: the hypervisor must not run out of memory because a
+    /// domain took it all. Of these, half may go into what is kept for domains.
+    pub fn set_reserve(&self, frames: u64) {
+        self.reserve.store(frames, Ordering::Relaxed);
+    }
+
+    /// Frames that domains may still get.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.free_frames()
+            .saturating_sub(self.reserve.load(Ordering::Relaxed))
+    }
+
+    /// Frames that an allocation for this owner has to leave free.
+    fn left_free(&self, owner: Owner) -> u64 {
+        let reserve = self.reserve.load(Ordering::Relaxed);
+        match owner {
+            Owner::Hypervisor | Owner::Heap | Owner::Cpu => 0,
+            Owner::Tables(_) | Owner::Shared(_) => reserve / 2,
+            Owner::Domain(_) => reserve,
+        }
     }
 
     /// Marks the table's own frames.
@@ -230,6 +256,9 @@ impl FrameTable {
             return None;
         }
         let mut buddy = self.buddy.lock();
+        if buddy.free() < self.left_free(owner).saturating_add(1 << order) {
+            return None;
+        }
         let account = match owner.domain() {
             Some(domain) => Some(self.account(&mut buddy, domain)?),
             None => None,

@@ -280,6 +280,19 @@ fn the_hypervisor_sees_its_own_traces_only() {
 }
 
 #[test]
+fn domains_leave_a_reserve() {
+    let table = testing::private_table(256);
+    table.set_reserve(32);
+    let take = |owner| core::iter::from_fn(|| table.alloc(0, owner)).count();
+    assert!(take(Owner::Domain(DomId(1))) > 200);
+    assert_eq!((table.free_frames(), table.available()), (32, 0));
+    assert_eq!(table.alloc(0, Owner::Domain(DomId(2))), None);
+    assert_eq!(take(Owner::Tables(DomId(1))), 16);
+    assert_eq!(take(Owner::Hypervisor), 16);
+    assert_eq!(table.free_frames(), 0);
+}
+
+#[test]
 fn held_frame_outlives_its_block() {
     let table = testing::private_table(64);
     let block = table
