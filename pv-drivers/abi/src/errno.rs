@@ -48,12 +48,18 @@ errnos! {
     Enospc = 28,
     /// Read-only.
     Erofs = 30,
+    /// Argument out of the function's domain.
+    Edom = 33,
     /// Out of range.
     Erange = 34,
     /// Not implemented.
     Enosys = 38,
     /// No data.
     Enodata = 61,
+    /// Value too large.
+    Eoverflow = 75,
+    /// Illegal sequence.
+    Eilseq = 84,
     /// Operation not supported.
     Eopnotsupp = 95,
 }

@@ -74,6 +74,16 @@ guest_structs! {
         pub port: u32 = 8,
     }
 
+    /// Argument of [`BIND_PIRQ`].
+    pub struct BindPirq: 12 {
+        /// The physical interrupt.
+        pub pirq: u32 = 0,
+        /// Bit 0: it may be shared.
+        pub flags: u32 = 4,
+        /// The new port (out).
+        pub port: u32 = 8,
+    }
+
     /// Argument of [`CLOSE`], [`SEND`] and [`UNMASK`].
     pub struct Port: 4 {
         /// The port.

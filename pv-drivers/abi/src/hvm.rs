@@ -13,10 +13,17 @@ pub const FLUSH_TLBS: u64 = 5;
 pub const PAGETABLE_DYING: u64 = 9;
 /// `HVMOP_get_time`.
 pub const GET_TIME: u64 = 10;
+/// `HVMOP_xentrace`.
+pub const XENTRACE: u64 = 11;
 /// `HVMOP_get_mem_type`.
 pub const GET_MEM_TYPE: u64 = 15;
 /// `HVMOP_set_evtchn_upcall_vector`.
 pub const SET_EVTCHN_UPCALL_VECTOR: u64 = 23;
+
+/// `HVMOP_guest_request_vm_event`.
+pub const GUEST_REQUEST_VM_EVENT: u64 = 24;
+/// `HVMOP_altp2m`.
+pub const ALTP2M: u64 = 25;
 
 /// Lowest vector an upcall may use.
 pub const MIN_UPCALL_VECTOR: u8 = 0x10;
@@ -29,6 +36,16 @@ pub mod param {
     pub const STORE_PFN: u32 = 1;
     /// Port of the xenstore ring.
     pub const STORE_EVTCHN: u32 = 2;
+    /// Obsolete.
+    pub const PAE_ENABLED: u32 = 4;
+    /// Obsolete.
+    pub const DM_DOMAIN: u32 = 13;
+    /// Obsolete, the first of seven.
+    pub const MEMORY_EVENT_CR0: u32 = 20;
+    /// Obsolete, the last of seven.
+    pub const BUFIOREQ_EVTCHN: u32 = 26;
+    /// Obsolete.
+    pub const MEMORY_EVENT_MSR: u32 = 30;
     /// Frame of the console ring.
     pub const CONSOLE_PFN: u32 = 17;
     /// Port of the console ring.
@@ -100,6 +117,14 @@ guest_structs! {
         /// The vector its upcalls use.
         pub vector: u8 = 4,
         pad: [u8; 3] = 5,
+    }
+
+    /// Argument of [`XENTRACE`] (`xen_hvm_xentrace_t`), as far as it begins.
+    pub struct Xentrace: 4 {
+        /// The event, below 4096.
+        pub event: u16 = 0,
+        /// Bytes that follow, of 28.
+        pub extra_bytes: u16 = 2,
     }
 
     /// Argument of [`PAGETABLE_DYING`] (`xen_hvm_pagetable_dying_t`).

@@ -28,12 +28,33 @@ pub const MACHINE_MEMORY_MAP: u64 = 10;
 pub const EXCHANGE: u64 = 11;
 /// `XENMEM_machphys_mapping`: PV only.
 pub const MACHPHYS_MAPPING: u64 = 12;
+/// `XENMEM_set_memory_map`: what built the domain only.
+pub const SET_MEMORY_MAP: u64 = 13;
 /// `XENMEM_maximum_gpfn`.
 pub const MAXIMUM_GPFN: u64 = 14;
 /// `XENMEM_remove_from_physmap`.
 pub const REMOVE_FROM_PHYSMAP: u64 = 15;
+/// `XENMEM_set_pod_target`: the control domain only.
+pub const SET_POD_TARGET: u64 = 16;
+/// `XENMEM_get_pod_target`: the control domain only.
+pub const GET_POD_TARGET: u64 = 17;
+/// `XENMEM_get_sharing_freed_pages`.
+pub const GET_SHARING_FREED_PAGES: u64 = 18;
+/// `XENMEM_get_sharing_shared_pages`.
+pub const GET_SHARING_SHARED_PAGES: u64 = 19;
+/// `XENMEM_access_op`: of another domain's memory.
+pub const ACCESS_OP: u64 = 21;
 /// `XENMEM_add_to_physmap_batch`.
 pub const ADD_TO_PHYSMAP_BATCH: u64 = 23;
+
+/// `XENMEM_claim_pages`: the control domain only.
+pub const CLAIM_PAGES: u64 = 24;
+/// `XENMEM_get_vnumainfo`.
+pub const GET_VNUMAINFO: u64 = 26;
+/// `XENMEM_reserved_device_memory_map`.
+pub const RESERVED_DEVICE_MEMORY_MAP: u64 = 27;
+/// `XENMEM_acquire_resource`: the hardware domain only.
+pub const ACQUIRE_RESOURCE: u64 = 28;
 
 /// Bits of the command below the progress index that a preempted call carries.
 pub const CMD_BITS: u32 = 6;
@@ -41,6 +62,17 @@ pub const CMD_BITS: u32 = 6;
 /// Largest `extent_order` an unprivileged domain may ask for.
 pub const DOMU_MAX_ORDER: u32 = 9;
 
+/// Most entries of a list whose progress the command has room for.
+pub const MAX_EXTENTS: u64 = (u32::MAX >> CMD_BITS) as u64;
+
+/// Bits of `mem_flags` with the most address bits that the memory may need, 0 for any.
+pub const MEMF_ADDRESS_BITS: u32 = 0xff;
+/// Bit of `mem_flags`: leave the memory to be given on demand.
+pub const MEMF_POPULATE_ON_DEMAND: u32 = 1 << 16;
+/// Bit of `mem_flags`: from the node that is named, or not at all.
+pub const MEMF_EXACT_NODE: u32 = 1 << 17;
+/// Bit of `mem_flags`: the node is one of the guest's own.
+pub const MEMF_VNODE: u32 = 1 << 18;
 /// Bits of `mem_flags` that name a NUMA node (node + 1, 0 for none).
 pub const MEMF_NODE_SHIFT: u32 = 8;
 /// Width mask of the node bits.
@@ -122,6 +154,42 @@ guest_structs! {
         pub gpfn: u32 = 12,
     }
 
+    /// Argument of [`ADD_TO_PHYSMAP_BATCH`] (`xen_add_to_physmap_batch_t`).
+    pub struct AddToPhysmapBatch: 32 {
+        /// Whose physical map.
+        pub domid: u16 = 0,
+        /// What the indices count.
+        pub space: u16 = 2,
+        /// Entries in each list.
+        pub size: u16 = 4,
+        /// The domain whose pages [`SPACE_GMFN_FOREIGN`] means; else 0.
+        pub foreign_domid: u16 = 6,
+        /// Linear address of the list of indices.
+        pub idxs: u64 = 8,
+        /// Linear address of the list of frames.
+        pub gpfns: u64 = 16,
+        /// Linear address of the list of results, 32 bits each.
+        pub errs: u64 = 24,
+    }
+
+    /// [`AddToPhysmapBatch`] of a 32-bit caller.
+    pub struct CompatAddToPhysmapBatch: 20 {
+        /// Whose physical map.
+        pub domid: u16 = 0,
+        /// What the indices count.
+        pub space: u16 = 2,
+        /// Entries in each list.
+        pub size: u16 = 4,
+        /// The domain whose pages [`SPACE_GMFN_FOREIGN`] means; else 0.
+        pub foreign_domid: u16 = 6,
+        /// Linear address of the list of indices.
+        pub idxs: u32 = 8,
+        /// Linear address of the list of frames.
+        pub gpfns: u32 = 12,
+        /// Linear address of the list of results, 32 bits each.
+        pub errs: u32 = 16,
+    }
+
     /// Argument of [`REMOVE_FROM_PHYSMAP`] (`xen_remove_from_physmap_t`).
     pub struct RemoveFromPhysmap: 16 {
         /// Whose physical map.
@@ -167,6 +235,28 @@ guest_structs! {
         pub kind: U32 = 16,
     }
 
+    /// Argument of [`GET_VNUMAINFO`] (`xen_vnuma_topology_info_t`), as far as it decides.
+    pub struct VnumaTopology: 16 {
+        /// Whose topology.
+        pub domid: u16 = 0,
+        /// Zero.
+        pub pad: u16 = 2,
+        /// Room for nodes.
+        pub nr_vnodes: u32 = 4,
+        /// Room for vCPUs.
+        pub nr_vcpus: u32 = 8,
+        /// Room for ranges of memory.
+        pub nr_vmemranges: u32 = 12,
+    }
+
+    /// Argument of [`RESERVED_DEVICE_MEMORY_MAP`], as far as it begins.
+    pub struct ReservedDeviceMemory: 8 {
+        /// Bit 0: of all devices.
+        pub flags: u32 = 0,
+        /// Room in the buffer; entries there are (out).
+        pub nr_entries: u32 = 4,
+    }
+
     /// Argument of the commands that only name a domain.
     pub struct DomainArg: 2 {
         /// The domain.
@@ -195,6 +285,20 @@ impl From<CompatAddToPhysmap> for AddToPhysmap {
             space: compat.space,
             idx: compat.idx.into(),
             gpfn: compat.gpfn.into(),
+        }
+    }
+}
+
+impl From<CompatAddToPhysmapBatch> for AddToPhysmapBatch {
+    fn from(compat: CompatAddToPhysmapBatch) -> Self {
+        Self {
+            domid: compat.domid,
+            space: compat.space,
+            size: compat.size,
+            foreign_domid: compat.foreign_domid,
+            idxs: compat.idxs.into(),
+            gpfns: compat.gpfns.into(),
+            errs: compat.errs.into(),
         }
     }
 }

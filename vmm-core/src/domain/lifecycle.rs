@@ -88,6 +88,8 @@ const RUNNING: u32 = u32::MAX;
 pub struct Life {
     /// [`RUNNING`], or the raw shutdown reason.
     reason: AtomicU32,
+    /// The reason the guest named for its coming shutdown, raw, or [`RUNNING`].
+    noted: AtomicU32,
     /// vCPUs that are not yet known to stay away from every pCPU.
     vcpus_left: AtomicU32,
 }
@@ -98,8 +100,18 @@ impl Life {
     pub const fn new(vcpus: u32) -> Self {
         Self {
             reason: AtomicU32::new(RUNNING),
+            noted: AtomicU32::new(RUNNING),
             vcpus_left: AtomicU32::new(vcpus),
         }
+    }
+
+    /// Notes the reason for the shutdown to come (`SCHEDOP_shutdown_code`); the first one counts.
+    pub fn note_reason(&self, reason: ShutdownReason) {
+        let raw = u32::from(reason.to_raw());
+        // When there is one, it stays.
+        let _ = self
+            .noted
+            .compare_exchange(RUNNING, raw, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Why the domain is ending, or `None` while it runs.
@@ -114,9 +126,17 @@ impl Life {
 static ENDED: Mutex<VecDeque<Arc<Domain>>> = Mutex::new(VecDeque::new());
 
 impl Domain {
-    /// Ends the domain for `reason`. The first reason counts. Its vCPUs leave their pCPUs at
-    /// their next chance; the caller's own does when its exit has been handled.
+    /// Ends the domain for `reason`, unless the guest has noted another. The first end counts. Its
+    /// vCPUs leave their pCPUs at their next chance; the caller's own does when its exit has been
+    /// handled.
     pub fn shut_down(self: &Arc<Self>, reason: ShutdownReason) {
+        match self.life.noted.load(Ordering::SeqCst) {
+            RUNNING => self.end(reason),
+            noted => self.end(ShutdownReason::from_raw(noted)),
+        }
+    }
+
+    fn end(self: &Arc<Self>, reason: ShutdownReason) {
         let raw = u32::from(reason.to_raw());
         let first = self
             .life
@@ -135,7 +155,7 @@ impl Domain {
     /// Ends the domain because the hypervisor must.
     pub fn crash(self: &Arc<Self>, reason: &CrashReason) {
         log::error!("{}: crashed: {reason}", self.name);
-        self.shut_down(ShutdownReason::Crash);
+        self.end(ShutdownReason::Crash);
     }
 }
 

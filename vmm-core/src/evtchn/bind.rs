@@ -74,8 +74,8 @@ impl EvtchnTable {
     ///
     /// # Errors
     /// [`Errno::Einval`] for an unknown interrupt or one that is not per vCPU on another vCPU
-    /// than 0, [`Errno::Enoent`] for a bad vCPU, [`Errno::Ebusy`] for one that another domain
-    /// handles, [`Errno::Eexist`] when it is bound already, and those of opening a port.
+    /// than 0, [`Errno::Enoent`] for a bad vCPU, [`Errno::Eexist`] when it is bound already, and
+    /// those of opening a port.
     pub fn bind_virq(&mut self, virq: Virq, vcpu: VcpuId) -> Result<EvtchnPort, Errno> {
         if virq.0 >= abi::event_channel::virq::COUNT {
             return Err(Errno::Einval);
@@ -85,10 +85,8 @@ impl EvtchnTable {
             return Err(Errno::Einval);
         }
         self.check_vcpu(vcpu)?;
-        if scope == VirqScope::Global {
-            // Global interrupts belong to the domain that runs the system; no guest is it.
-            return Err(Errno::Ebusy);
-        }
+        // One that is global may be bound, but comes for the domain that runs the system only, and
+        // no guest is that.
         if self.virq_slot(vcpu, virq).is_some_and(|slot| slot.0 != 0) {
             return Err(Errno::Eexist);
         }

@@ -82,9 +82,13 @@ impl EvtchnTable {
     /// (`EVTCHNOP_unmask`).
     ///
     /// # Errors
-    /// [`Errno::Einval`] for a port that is not open.
+    /// [`Errno::Einval`] for a port that has never been in use.
     pub fn unmask(&mut self, port: EvtchnPort) -> Result<Wake, Errno> {
-        let vcpu = self.open_port(port)?.target.vcpu;
+        self.check_port(port)?;
+        let vcpu = self
+            .ports
+            .get(port.0 as usize)
+            .map_or(VcpuId(0), |port| port.target.vcpu);
         match &self.fifo {
             Some(fifo) if fifo.unmask(port) => Ok(self.deliver(port)),
             Some(_) => Ok(Wake::NONE),
@@ -138,13 +142,9 @@ impl EvtchnTable {
     /// Checks where `VCPUOP_register_vcpu_info` wants a vCPU's information to be.
     ///
     /// # Errors
-    /// [`Errno::Einval`] for an offset beyond the page; [`Errno::Enxio`] for a structure that
-    /// would leave the page or lie unaligned.
+    /// [`Errno::Enxio`] for a structure that would leave the page or lie unaligned.
     pub fn check_info_offset(&self, offset: u32) -> Result<usize, Errno> {
         let offset = offset as usize;
-        if offset >= PAGE_SIZE {
-            return Err(Errno::Einval);
-        }
         let align = match self.width {
             Width::Bits32 => compat::vcpu_info::ALIGN,
             Width::Bits64 => vcpu_info::ALIGN,
@@ -171,11 +171,11 @@ impl EvtchnTable {
     /// marked pending, so that an event that comes meanwhile is not lost.
     ///
     /// # Errors
-    /// [`Errno::Enoent`] for a bad vCPU, [`Errno::Ebusy`] when it has been moved before.
+    /// [`Errno::Enoent`] for a bad vCPU, [`Errno::Einval`] when it has been moved before.
     pub fn move_info(&mut self, vcpu: VcpuId, page: PageRef, offset: usize) -> Result<Wake, Errno> {
         self.check_vcpu(vcpu)?;
         if self.has_moved_info(vcpu) {
-            return Err(Errno::Ebusy);
+            return Err(Errno::Einval);
         }
         let mut contents = [0; vcpu_info::SIZE];
         if let Some((old_page, old_offset)) = self.info(vcpu) {
@@ -253,15 +253,17 @@ impl EvtchnTable {
     /// [`Errno::Einval`] for a bad priority or port, [`Errno::Enosys`] with two-level events,
     /// [`Errno::Eacces`] for a port that is not open.
     pub fn set_priority(&mut self, port: EvtchnPort, priority: u32) -> Result<(), Errno> {
-        let priority = u8::try_from(priority).map_err(|_| Errno::Einval)?;
-        if u32::from(priority) > PRIORITY_MIN || port.0 == 0 || port.0 > self.highest() {
-            return Err(Errno::Einval);
-        }
+        self.check_port(port)?;
         if self.fifo.is_none() {
             return Err(Errno::Enosys);
         }
         let port = self.open_port_mut(port).map_err(|_| Errno::Eacces)?;
-        port.target.priority = priority;
-        Ok(())
+        match u8::try_from(priority) {
+            Ok(priority) if u32::from(priority) <= PRIORITY_MIN => {
+                port.target.priority = priority;
+                Ok(())
+            }
+            _ => Err(Errno::Einval),
+        }
     }
 }

@@ -29,14 +29,16 @@ impl EvtchnTable {
     /// Starts a poll. The ports must have been copied from the guest already.
     ///
     /// # Errors
-    /// [`Errno::Einval`] when a port is not open.
+    /// [`Errno::Einval`] when a port is not open that comes before the first one that is pending.
     pub fn start_poll(&mut self, vcpu: VcpuId, ports: &[EvtchnPort]) -> Result<Poll, Errno> {
+        if self.upcall_pending(vcpu) {
+            return Ok(Poll::Ready);
+        }
         for &port in ports {
             self.open_port(port)?;
-        }
-        let pending = ports.iter().any(|&port| self.is_pending(port));
-        if pending || self.upcall_pending(vcpu) {
-            return Ok(Poll::Ready);
+            if self.is_pending(port) {
+                return Ok(Poll::Ready);
+            }
         }
         let Some(events) = self.vcpus.get_mut(vcpu.0 as usize) else {
             return Err(Errno::Enoent);

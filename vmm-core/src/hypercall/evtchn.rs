@@ -5,9 +5,9 @@ use core::mem::offset_of;
 
 use abi::event_channel::{
     ALLOC_UNBOUND, AllocUnbound, BIND_INTERDOMAIN, BIND_IPI, BIND_PIRQ, BIND_VCPU, BIND_VIRQ,
-    BindInterdomain, BindIpi, BindVcpu, BindVirq, CLOSE, EXPAND_ARRAY, ExpandArray, INIT_CONTROL,
-    InitControl, Port, RESET, RESET_CONT, Reset, SEND, SET_PRIORITY, STATUS, SetPriority, Status,
-    UNMASK,
+    BindInterdomain, BindIpi, BindPirq, BindVcpu, BindVirq, CLOSE, EXPAND_ARRAY, ExpandArray,
+    INIT_CONTROL, InitControl, Port, RESET, RESET_CONT, Reset, SEND, SET_PRIORITY, STATUS,
+    SetPriority, Status, UNMASK,
 };
 use abi::{DomId, Errno, EvtchnPort, Gfn, VcpuId, Virq};
 use spin::MutexGuard;
@@ -30,8 +30,8 @@ pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
         BIND_VIRQ => bind_virq(ctx, arg),
         BIND_IPI => bind_ipi(ctx, arg),
         BIND_VCPU => bind_vcpu(ctx, arg),
-        // No guest has physical interrupts.
-        BIND_PIRQ => Err(Errno::Eperm),
+        // No guest has physical interrupts, so whichever is named is none.
+        BIND_PIRQ => ctx.read::<BindPirq>(arg).and(Err(Errno::Einval)),
         CLOSE => close(ctx, arg),
         STATUS => status(ctx, arg),
         ALLOC_UNBOUND => alloc_unbound(ctx, arg),
@@ -234,7 +234,7 @@ fn reset(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
             return match table(ctx).finish_reset() {
                 Ok(()) => HypercallOutcome::Done(0),
                 // Another vCPU opened a port meanwhile.
-                Err(_) => HypercallOutcome::Preempted(args),
+                Err(errno) => errno.into(),
             };
         };
         from = closed.port;

@@ -5,16 +5,28 @@
 //! between two of them the guest repeats its call with the progress in the upper bits of the
 //! command.
 
-use abi::memory::{CMD_BITS, CompatReservation, DOMU_MAX_ORDER, Reservation};
-use abi::{Errno, Gfn};
+use abi::memory::{
+    CMD_BITS, CompatReservation, DOMU_MAX_ORDER, MAX_EXTENTS, MEMF_ADDRESS_BITS, MEMF_EXACT_NODE,
+    MEMF_NODE_MASK, MEMF_NODE_SHIFT, MEMF_POPULATE_ON_DEMAND, MEMF_VNODE, Reservation,
+};
+use abi::{Errno, Gfn, PAGE_SHIFT};
 
-use super::{Args, Ctx, HypercallOutcome};
+use super::{Args, Ctx, HypercallOutcome, memory};
 use crate::domain::Domain;
 use crate::mm::guest_mem::GuestMemory;
-use crate::mm::p2m::{Backing, Flush, P2m, PageKind};
+use crate::mm::p2m::{Backing, Flush, P2m};
 
-/// Frames changed in one batch, unless a single extent has more.
-const BATCH_FRAMES: u64 = 512;
+/// What one batch may cost, in instructions, roughly; a single extent may cost more.
+const BUDGET: u64 = 12_000;
+/// What an extent costs besides its pages.
+const EXTENT_COST: u64 = 150;
+/// What a page costs that is given back, or that is mapped and not zeroed yet.
+const PAGE_COST: u64 = 150;
+/// What zeroing a page costs.
+const ZEROING_COST: u64 = 550;
+/// Extents of up to 2^this pages are zeroed at once: the guest is about to use them. Larger ones
+/// are at their first touch, a page at a time.
+const EAGER_ORDER: u32 = 4;
 
 /// What happens to each extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,19 +50,34 @@ pub(super) fn change(ctx: &Ctx<'_, '_>, change: Change, args: Args) -> Hypercall
     let Ok(reservation) = ctx.read_either::<Reservation, CompatReservation>(arg) else {
         return HypercallOutcome::Done(start);
     };
-    let acceptable = ctx.check_own(reservation.domid).is_ok()
-        && reservation.nr_extents <= u64::MAX >> CMD_BITS
-        && reservation.extent_order <= DOMU_MAX_ORDER;
-    if !acceptable {
+    if !acceptable(&reservation, change, start) || ctx.check_own(reservation.domid).is_err() {
         return HypercallOutcome::Done(start);
     }
     match batch(ctx, change, &reservation, start) {
         Progress::Stopped(done) => HypercallOutcome::Done(done),
         Progress::Paused(done) => {
-            let operation = command & ((1 << CMD_BITS) - 1);
-            HypercallOutcome::Preempted([done << CMD_BITS | operation, arg, a, b, c])
+            let command = done << CMD_BITS | memory::operation(command);
+            HypercallOutcome::Preempted([command, arg, a, b, c])
         }
     }
+}
+
+/// True for a list that can be worked on from `start`. Wishes about the memory's place are checked
+/// as Xen checks them, and then granted by leaving the choice to the allocator.
+const fn acceptable(list: &Reservation, change: Change, start: u64) -> bool {
+    let flags = list.mem_flags;
+    let bits = flags & MEMF_ADDRESS_BITS;
+    let no_memory_so_low = bits != 0 && bits <= PAGE_SHIFT;
+    let node = flags >> MEMF_NODE_SHIFT & MEMF_NODE_MASK;
+    let needs_node = node != 0 && flags & MEMF_EXACT_NODE != 0 && flags & MEMF_VNODE == 0;
+    // No domain may leave holes of its own to be filled when it touches them.
+    let on_demand = matches!(change, Change::Populate) && flags & MEMF_POPULATE_ON_DEMAND != 0;
+    list.nr_extents <= MAX_EXTENTS
+        && start < list.nr_extents
+        && list.extent_order <= DOMU_MAX_ORDER
+        && !no_memory_so_low
+        && !needs_node
+        && !on_demand
 }
 
 enum Progress {
@@ -60,31 +87,38 @@ enum Progress {
     Paused(u64),
 }
 
+/// What an extent costs, in instructions, roughly.
+const fn cost(change: Change, order: u32) -> u64 {
+    let page = match change {
+        Change::Populate if order <= EAGER_ORDER => PAGE_COST + ZEROING_COST,
+        Change::Populate | Change::Decrease => PAGE_COST,
+    };
+    EXTENT_COST.saturating_add(page << order)
+}
+
 fn batch(ctx: &Ctx<'_, '_>, change: Change, list: &Reservation, start: u64) -> Progress {
     let domain = ctx.domain();
-    let frames = 1u64 << list.extent_order;
-    let mut budget = BATCH_FRAMES;
+    let cost = cost(change, list.extent_order);
+    let mut budget = BUDGET;
     let mut done = start;
-    let mut duties = Duties::default();
     let mut failed = false;
     let mut p2m = domain.p2m.write();
+    let mut duty = p2m.batch();
     while done < list.nr_extents && budget != 0 {
         let extent = extent(ctx, &p2m, list.extent_start, done);
         let changed = extent.and_then(|gfn| match change {
-            Change::Decrease => decrease(&mut p2m, gfn, frames, &mut duties),
-            Change::Populate => populate(&mut p2m, gfn, frames, domain),
+            Change::Decrease => decrease(&mut p2m, gfn, list.extent_order, &mut duty),
+            Change::Populate => populate(&mut p2m, gfn, list.extent_order, domain),
         });
         if changed.is_err() {
             failed = true;
             break;
         }
         done = done.saturating_add(1);
-        budget = budget.saturating_sub(frames);
+        budget = budget.saturating_sub(cost);
     }
     drop(p2m);
-    for flush in duties.all() {
-        domain.complete(flush);
-    }
+    domain.complete(duty);
     if failed || done >= list.nr_extents {
         Progress::Stopped(done)
     } else {
@@ -98,51 +132,78 @@ fn extent(ctx: &Ctx<'_, '_>, p2m: &P2m, list: u64, index: u64) -> Result<Gfn, Er
         .map(Gfn::new)
 }
 
-fn decrease(p2m: &mut P2m, first: Gfn, frames: u64, duties: &mut Duties) -> Result<(), Errno> {
-    for offset in 0..frames {
-        let gfn = first.checked_add(offset).ok_or(Errno::Einval)?;
-        // Pages that the hypervisor shares with the guest are not the guest's to give back.
-        match p2m.lookup(gfn) {
-            Some(entry) if entry.kind == PageKind::Ram => {}
-            Some(_) | None => return Err(Errno::Enoent),
-        }
-        let flush = p2m.remove(gfn)?;
-        duties.add(flush)?;
-    }
-    Ok(())
+fn decrease(p2m: &mut P2m, first: Gfn, order: u32, duty: &mut Flush) -> Result<(), Errno> {
+    p2m.remove_extent(first, 1 << order, duty)
 }
 
-fn populate(p2m: &mut P2m, gfn: Gfn, frames: u64, domain: &Domain) -> Result<(), Errno> {
-    let after = domain.memory().checked_add(frames).ok_or(Errno::Enomem)?;
+fn populate(p2m: &mut P2m, first: Gfn, order: u32, domain: &Domain) -> Result<(), Errno> {
+    let after = domain.memory().saturating_add(1 << order);
     if after > domain.max_pages {
         return Err(Errno::Enomem);
     }
-    p2m.populate(gfn, frames, Backing::Now)
+    let backing = if order <= EAGER_ORDER {
+        Backing::Now
+    } else {
+        Backing::OnTouch
+    };
+    let order = u8::try_from(order).map_err(|_| Errno::Einval)?;
+    p2m.populate_extent(first, order, backing)
 }
 
-/// What the changes of a batch leave to do: one duty, or two when memory to merge them is short.
-#[derive(Default)]
-struct Duties {
-    first: Option<Flush>,
-    second: Option<Flush>,
-}
+#[cfg(test)]
+mod tests {
+    use super::{BUDGET, Change, EAGER_ORDER, Reservation, acceptable, cost};
+    use abi::memory::{
+        DOMU_MAX_ORDER, MAX_EXTENTS, MEMF_EXACT_NODE, MEMF_POPULATE_ON_DEMAND, MEMF_VNODE,
+    };
+    use zerocopy::FromZeros;
 
-impl Duties {
-    fn add(&mut self, flush: Flush) -> Result<(), Errno> {
-        let Some(first) = &mut self.first else {
-            self.first = Some(flush);
-            return Ok(());
-        };
-        match first.merge(flush) {
-            Ok(()) => Ok(()),
-            Err(flush) => {
-                self.second = Some(flush);
-                Err(Errno::Enomem)
-            }
-        }
+    fn list(change: impl Fn(&mut Reservation)) -> Reservation {
+        let mut list = Reservation::new_zeroed();
+        list.nr_extents = 3;
+        change(&mut list);
+        list
     }
 
-    fn all(self) -> impl Iterator<Item = Flush> {
-        self.first.into_iter().chain(self.second)
+    fn accepts(change: impl Fn(&mut Reservation)) -> bool {
+        acceptable(&list(change), Change::Populate, 0)
+    }
+
+    #[test]
+    fn what_xen_refuses_is_refused() {
+        assert!(accepts(|_| ()));
+        assert!(!acceptable(&list(|_| ()), Change::Populate, 3));
+        assert!(accepts(|list| list.nr_extents = MAX_EXTENTS));
+        assert!(!accepts(|list| list.nr_extents = MAX_EXTENTS + 1));
+        assert!(accepts(|list| list.extent_order = DOMU_MAX_ORDER));
+        assert!(!accepts(|list| list.extent_order = DOMU_MAX_ORDER + 1));
+        assert!(accepts(|list| list.mem_flags = 32));
+        assert!(!accepts(|list| list.mem_flags = 12));
+    }
+
+    #[test]
+    fn a_node_may_be_wished_for_but_not_insisted_on() {
+        // Every node there can be.
+        assert!((0..=0xff).all(|node| accepts(|list| list.mem_flags = node << 8)));
+        assert!(!accepts(|list| list.mem_flags = 1 << 8 | MEMF_EXACT_NODE));
+        assert!(accepts(
+            |list| list.mem_flags = 1 << 8 | MEMF_EXACT_NODE | MEMF_VNODE
+        ));
+        assert!(accepts(|list| list.mem_flags = MEMF_EXACT_NODE));
+    }
+
+    #[test]
+    fn memory_on_demand_is_not_for_oneself() {
+        let list = list(|list| list.mem_flags = MEMF_POPULATE_ON_DEMAND);
+        assert!(!acceptable(&list, Change::Populate, 0));
+        assert!(acceptable(&list, Change::Decrease, 0));
+    }
+
+    #[test]
+    fn a_batch_of_small_extents_keeps_within_its_budget() {
+        for order in 0..=EAGER_ORDER {
+            assert!(cost(Change::Populate, order) <= BUDGET);
+        }
+        assert!(cost(Change::Decrease, 6) <= BUDGET);
     }
 }

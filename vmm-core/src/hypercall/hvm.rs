@@ -5,8 +5,9 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use abi::hvm::{
-    EvtchnUpcallVector, FLUSH_TLBS, GET_MEM_TYPE, GET_PARAM, GET_TIME, MIN_UPCALL_VECTOR, MemType,
-    PAGETABLE_DYING, Param, SET_EVTCHN_UPCALL_VECTOR, SET_PARAM, mem_type, param,
+    ALTP2M, EvtchnUpcallVector, FLUSH_TLBS, GET_MEM_TYPE, GET_PARAM, GET_TIME,
+    GUEST_REQUEST_VM_EVENT, MIN_UPCALL_VECTOR, MemType, PAGETABLE_DYING, PagetableDying, Param,
+    SET_EVTCHN_UPCALL_VECTOR, SET_PARAM, XENTRACE, Xentrace, mem_type, param,
 };
 use abi::{Errno, Gfn, VcpuId};
 
@@ -19,18 +20,22 @@ use crate::vcpu;
 #[inline(never)]
 pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
     let [command, arg, ..] = args;
-    match low_half(command) {
+    match command {
         SET_PARAM => set_param(ctx, arg),
         GET_PARAM => get_param(ctx, arg),
         FLUSH_TLBS => flush_tlbs(ctx, arg),
-        // Of interest to shadow page tables only.
-        PAGETABLE_DYING => Err(Errno::Einval),
+        PAGETABLE_DYING => pagetable_dying(ctx, arg),
         GET_TIME => {
             let now = ctx.domain().clock.system_time(Tsc::now());
             ctx.write(arg, &now).map(|()| 0)
         }
         GET_MEM_TYPE => get_mem_type(ctx, arg),
         SET_EVTCHN_UPCALL_VECTOR => set_upcall_vector(ctx, arg),
+        XENTRACE => xentrace(ctx, arg),
+        // Nobody listens.
+        GUEST_REQUEST_VM_EVENT if arg == 0 => Ok(0),
+        GUEST_REQUEST_VM_EVENT => Err(Errno::Einval),
+        ALTP2M => Err(Errno::Eopnotsupp),
         _ => Err(Errno::Enosys),
     }
 }
@@ -38,6 +43,8 @@ pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> Result<u64, Errno> {
 /// What a guest may do with one of its parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rights {
+    /// It has no meaning any more.
+    Obsolete,
     None,
     Read,
     ReadWrite,
@@ -54,17 +61,22 @@ const fn rights(index: u32) -> Rights {
         | param::VM_GENERATION_ID_ADDR
         | param::X87_FIP_WIDTH
         | param::VM86_TSS_SIZED => Rights::ReadWrite,
+        param::PAE_ENABLED
+        | param::DM_DOMAIN
+        | param::MEMORY_EVENT_CR0..=param::BUFIOREQ_EVTCHN
+        | param::MEMORY_EVENT_MSR => Rights::Obsolete,
         _ => Rights::None,
     }
 }
 
 fn checked_param(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(Param, Rights), Errno> {
     let request: Param = ctx.read(arg)?;
-    ctx.check_own(request.domid)?;
     if request.index >= param::COUNT {
         return Err(Errno::Einval);
     }
+    ctx.check_own(request.domid)?;
     match rights(request.index) {
+        Rights::Obsolete => Err(Errno::Einval),
         Rights::None => Err(Errno::Eperm),
         rights @ (Rights::Read | Rights::ReadWrite) => Ok((request, rights)),
     }
@@ -72,7 +84,13 @@ fn checked_param(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(Param, Rights), Errno> 
 
 fn get_param(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let (request, _) = checked_param(ctx, arg)?;
-    let value = ctx.domain().params.lock().get(request.index)?;
+    let value = match request.index {
+        param::VM86_TSS => {
+            let sized = ctx.domain().params.lock().get(param::VM86_TSS_SIZED)?;
+            low_half(sized)
+        }
+        index => ctx.domain().params.lock().get(index)?,
+    };
     ctx.write_field(arg, offset_of!(Param, value), &value)?;
     Ok(0)
 }
@@ -82,10 +100,8 @@ fn set_param(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     if rights != Rights::ReadWrite {
         return Err(Errno::Eperm);
     }
-    ctx.domain()
-        .params
-        .lock()
-        .set(request.index, request.value)?;
+    let (index, value) = accepted(request.index, request.value)?;
+    ctx.domain().params.lock().set(index, value)?;
     if request.index == param::CALLBACK_IRQ {
         let vector = callback_vector(request.value);
         ctx.domain().callback_vector.store(vector, Ordering::SeqCst);
@@ -96,6 +112,30 @@ fn set_param(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
         }
     }
     Ok(0)
+}
+
+/// The parameter that setting `index` to `value` changes, and what it becomes.
+fn accepted(index: u32, value: u64) -> Result<(u32, u64), Errno> {
+    /// Bytes of a 32-bit task state segment, and with every bitmap it can have.
+    const TSS: u64 = 104;
+    const LARGEST_TSS: u64 = TSS + 0x100 / 8 + 0x1_0000 / 8 + 1;
+    match index {
+        // There is no power management hardware to move.
+        param::ACPI_IOPORTS_LOCATION => Err(Errno::Enodev),
+        param::X87_FIP_WIDTH if !matches!(value, 0 | 4 | 8) => Err(Errno::Einval),
+        // An address alone, with the size that old firmware expects.
+        param::VM86_TSS if value != low_half(value) => Err(Errno::Einval),
+        param::VM86_TSS if value != 0 => Ok((param::VM86_TSS_SIZED, value | 128 << 32)),
+        param::VM86_TSS => Ok((param::VM86_TSS_SIZED, 0)),
+        param::VM86_TSS_SIZED => match value >> 32 {
+            0..TSS => Err(Errno::Einval),
+            size => {
+                let size = size.min(LARGEST_TSS) << 32;
+                Ok((index, low_half(value) | size))
+            }
+        },
+        _ => Ok((index, value)),
+    }
 }
 
 /// The vector that a callback parameter names, or 0 for the ways of delivery that need an
@@ -133,6 +173,27 @@ fn flush_tlbs(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
+/// Of interest to shadow page tables only.
+fn pagetable_dying(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
+    let request: PagetableDying = ctx.read(arg)?;
+    Err(match ctx.check_own(request.domid) {
+        Ok(()) => Errno::Einval,
+        Err(Errno::Esrch) => Errno::Esrch,
+        Err(_) => Errno::Eopnotsupp,
+    })
+}
+
+/// There is no trace buffer that the record could go to.
+fn xentrace(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
+    const EXTRA: u16 = 28;
+    const EVENTS: u16 = 1 << 12;
+    let request: Xentrace = ctx.read(arg)?;
+    if request.extra_bytes > EXTRA || request.event >= EVENTS {
+        return Err(Errno::Einval);
+    }
+    Ok(0)
+}
+
 fn get_mem_type(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let request: MemType = ctx.read(arg)?;
     ctx.check_own(request.domid)?;
@@ -160,7 +221,7 @@ fn set_upcall_vector(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rights, callback_vector, param, rights};
+    use super::{Errno, Rights, accepted, callback_vector, param, rights};
 
     #[test]
     fn only_vectors_are_delivered() {
@@ -178,5 +239,39 @@ mod tests {
         assert_eq!(rights(param::CALLBACK_IRQ), Rights::ReadWrite);
         assert_eq!(rights(param::TRIPLE_FAULT_REASON), Rights::None);
         assert_eq!(rights(param::COUNT), Rights::None);
+    }
+
+    #[test]
+    fn parameters_without_a_meaning_are_invalid() {
+        let obsolete = (0..param::COUNT).filter(|&index| rights(index) == Rights::Obsolete);
+        assert!(obsolete.eq([4, 13, 20, 21, 22, 23, 24, 25, 26, 30]));
+    }
+
+    #[test]
+    fn values_are_taken_as_xen_takes_them() {
+        let sized = param::VM86_TSS_SIZED;
+        assert_eq!(
+            accepted(param::STORE_EVTCHN, 7),
+            Ok((param::STORE_EVTCHN, 7))
+        );
+        assert_eq!(
+            accepted(param::X87_FIP_WIDTH, 4),
+            Ok((param::X87_FIP_WIDTH, 4))
+        );
+        assert_eq!(accepted(param::X87_FIP_WIDTH, 5), Err(Errno::Einval));
+        assert_eq!(
+            accepted(param::ACPI_IOPORTS_LOCATION, 1),
+            Err(Errno::Enodev)
+        );
+        assert_eq!(
+            accepted(param::VM86_TSS, 0x1000),
+            Ok((sized, 128 << 32 | 0x1000))
+        );
+        assert_eq!(accepted(param::VM86_TSS, 1 << 32), Err(Errno::Einval));
+        assert_eq!(accepted(sized, 103 << 32), Err(Errno::Einval));
+        assert_eq!(
+            accepted(sized, u64::MAX),
+            Ok((sized, 8329 << 32 | 0xffff_ffff))
+        );
     }
 }

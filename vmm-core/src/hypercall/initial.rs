@@ -165,6 +165,7 @@ impl Control {
         check(paging && caching)?;
         check(self.cr0 & !CR0_KNOWN == 0)?;
         check(self.cr4 & !limits.cr4_allowed == 0 && self.cr3 < limits.cr3_end)?;
+        check(self.efer & EFER_LMA == 0 || self.efer & EFER_LME != 0)?;
         check(self.efer & !(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE) == 0)?;
         check(self.rflags & !RFLAGS_KNOWN == 0)
     }
@@ -197,6 +198,7 @@ fn data_segment(base: u32, limit: u32, packed: u16) -> Result<Segment, Errno> {
 fn segment(for_use: Use, base: u32, limit: u32, packed: u16) -> Result<Segment, Errno> {
     const ACCESSED: u16 = 1 << 0;
     const WRITABLE: u16 = 1 << 1;
+    const BUSY: u16 = 1 << 1;
     const EXPAND_DOWN: u16 = 1 << 2;
     const CODE: u16 = 1 << 3;
     const NO_SYSTEM: u16 = 1 << 4;
@@ -211,21 +213,21 @@ fn segment(for_use: Use, base: u32, limit: u32, packed: u16) -> Result<Segment, 
         Use::Code => has(CODE) && !has(EXPAND_DOWN) && !has(LONG),
         Use::Data => !has(CODE) || has(WRITABLE),
         Use::Stack => !has(CODE) && has(WRITABLE),
-        Use::Task => packed & 0xf == TSS_BUSY & 0xf,
+        Use::Task => (packed | BUSY) & 0xf == TSS_BUSY & 0xf,
     };
     check(fits)?;
+    // A loaded segment has been accessed, a loaded task state segment is busy.
+    let packed = packed | if for_use == Use::Task { BUSY } else { ACCESSED };
     check(if has(GRANULAR) {
         limit & 0xfff == 0xfff
     } else {
         limit >> 20 == 0
     })?;
-    // A loaded segment has been accessed; of a TSS the bit is part of its type.
-    let access_rights = unpack_access(packed | ACCESSED);
     Ok(Segment {
         selector: 0,
         base: base.into(),
         limit,
-        access_rights,
+        access_rights: unpack_access(packed),
     })
 }
 
@@ -277,6 +279,8 @@ mod tests {
             (state.rip, state.regs.rbx, state.cs.access_rights),
             (0x10_0000, 7, 0xc09b)
         );
+        let state = parse(&context_32(|regs| regs.tr_ar = 0x89), LIMITS).unwrap();
+        assert_eq!(state.tr.access_rights, 0x8b);
         let state = parse(&context_32(|regs| regs.ds_ar = 0), LIMITS).unwrap();
         assert_eq!(state.ds.access_rights, Segment::UNUSABLE);
     }
@@ -290,7 +294,8 @@ mod tests {
 
     #[test]
     fn states_that_no_cpu_takes_are_refused() {
-        let bad_32: [fn(&mut VcpuHvmX86_32); 9] = [
+        let bad_32: [fn(&mut VcpuHvmX86_32); 10] = [
+            |regs| regs.efer = EFER_LMA,
             |regs| regs.pad1 = 1,
             |regs| regs.eflags = 1 << 17,
             |regs| regs.cr0 = 1 << 31,
@@ -298,7 +303,7 @@ mod tests {
             |regs| regs.cs_ar = 0xc93,
             |regs| regs.ss_ar = 0,
             |regs| regs.cs_limit = 0xffff_f000,
-            |regs| regs.tr_ar = 0x89,
+            |regs| regs.tr_ar = 0x81,
             |regs| (regs.efer, regs.cr0) = (EFER_LME, 0x8000_0001),
         ];
         for change in bad_32 {

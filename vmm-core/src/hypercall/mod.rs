@@ -19,6 +19,7 @@ mod initial;
 mod memory;
 mod multicall;
 mod physmap;
+mod privileged;
 mod sched;
 mod timer;
 mod vcpu;
@@ -26,9 +27,9 @@ mod version;
 
 use abi::Errno;
 use abi::hypercall::{
-    ARGO_OP, CONSOLE_IO, DM_OP, DOMCTL, EVENT_CHANNEL_OP, GRANT_TABLE_OP, HVM_OP, MAX_ARGS,
+    CONSOLE_IO, DM_OP, DOMCTL, EVENT_CHANNEL_OP, GRANT_TABLE_OP, HVM_OP, HYPFS_OP, MAX_ARGS,
     MEMORY_OP, MULTICALL, PLATFORM_OP, SCHED_OP, SET_TIMER_OP, SYSCTL, VCPU_OP, VM_ASSIST,
-    XEN_VERSION,
+    XEN_VERSION, XENPMU_OP,
 };
 use vmx::GuestRegs;
 
@@ -51,6 +52,8 @@ pub enum HypercallOutcome {
     /// It is to go on after whatever else waits for the vCPU: the guest repeats it with these
     /// arguments.
     Preempted(Args),
+    /// The same, when the vCPU has done this.
+    PreemptedThen(Args, Next),
 }
 
 impl From<Result<u64, Errno>> for HypercallOutcome {
@@ -100,6 +103,10 @@ fn carry_out(v: &mut Running<'_>, wide: bool) -> Next {
             set_arguments(&mut v.cpu.regs, wide, args);
             Next::Resume
         }
+        HypercallOutcome::PreemptedThen(args, next) => {
+            set_arguments(&mut v.cpu.regs, wide, args);
+            next
+        }
     }
 }
 
@@ -131,9 +138,12 @@ fn dispatch(
         VM_ASSIST => sched::vm_assist(ctx, args(ctx)).into(),
         // The console of last resort is the hypervisor's own, and no guest's.
         CONSOLE_IO => Errno::Eperm.into(),
-        // What a control domain would manage is managed by the system description.
-        PLATFORM_OP | SYSCTL | DOMCTL | DM_OP => Errno::Eperm.into(),
-        ARGO_OP => Errno::Enosys.into(),
+        PLATFORM_OP | SYSCTL | DOMCTL | DM_OP | HYPFS_OP => {
+            privileged::refuse(ctx, number, args(ctx)).into()
+        }
+        // No guest has the processor's performance counters.
+        XENPMU_OP => Errno::Eopnotsupp.into(),
+        // PHYSDEV_OP among them: no guest has physical interrupts or devices.
         _ => Errno::Enosys.into(),
     }
 }
@@ -178,6 +188,8 @@ const fn int(value: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::{Errno, GuestRegs, HypercallOutcome, arguments, number, set_arguments};
 
     fn regs() -> GuestRegs {
@@ -212,6 +224,47 @@ mod tests {
             set_arguments(&mut regs, wide, [10, 11, 12, 13, 14]);
             assert_eq!(arguments(&regs, wide), [10, 11, 12, 13, 14]);
         }
+    }
+
+    /// The table of `docs/hypercalls.md` names the calls that are there, by their numbers.
+    #[test]
+    fn the_document_lists_the_calls() {
+        use abi::hypercall as call;
+        const DOCUMENT: &str = include_str!("../../../docs/hypercalls.md");
+        let table = DOCUMENT
+            .split("## Calls")
+            .nth(1)
+            .and_then(|rest| rest.split("\n## ").next())
+            .unwrap();
+        let listed: std::vec::Vec<u64> = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+            .flat_map(|numbers| numbers.split(", "))
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let calls = [
+            call::PLATFORM_OP,
+            call::MEMORY_OP,
+            call::MULTICALL,
+            call::SET_TIMER_OP,
+            call::XEN_VERSION,
+            call::CONSOLE_IO,
+            call::GRANT_TABLE_OP,
+            call::VM_ASSIST,
+            call::VCPU_OP,
+            call::MMUEXT_OP,
+            call::SCHED_OP,
+            call::EVENT_CHANNEL_OP,
+            call::PHYSDEV_OP,
+            call::HVM_OP,
+            call::SYSCTL,
+            call::DOMCTL,
+            call::ARGO_OP,
+            call::XENPMU_OP,
+            call::DM_OP,
+            call::HYPFS_OP,
+        ];
+        assert_eq!(listed, calls);
     }
 
     #[test]

@@ -8,37 +8,47 @@ use abi::hypercall::multicall::{CompatEntry, Entry};
 
 use super::{Args, Ctx, HypercallOutcome, dispatch, int};
 use crate::exit::Next;
+use crate::time::Tsc;
 
-/// Calls carried out before other work has a turn.
-const BATCH: u64 = 32;
+/// TSC ticks after which other work has a turn: a call that takes long stops by itself, so all of
+/// a batch's part stays a small multiple of this.
+const TURN: u64 = 8_000;
 
 #[inline(never)]
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [list, count, ..] = args;
-    // Of the calls that let the vCPU rest, the last one decides.
-    let mut rest = None;
+    let count = u64::from(int(count));
+    let begun = Tsc::now();
     for done in 0..count {
-        if done == BATCH {
-            let Some(list) = entry_address(ctx, list, done) else {
-                return Errno::Efault.into();
-            };
-            return HypercallOutcome::Preempted([list, count.saturating_sub(done), 0, 0, 0]);
+        if done != 0 && Tsc::now().since(begun) >= TURN {
+            return rest_of(ctx, args, done, None);
         }
         match step(ctx, list, done) {
             Ok(Step::Done(None)) => {}
-            Ok(Step::Done(next)) => rest = next,
-            Ok(Step::Again) => {
-                let Some(list) = entry_address(ctx, list, done) else {
-                    return Errno::Efault.into();
-                };
-                return HypercallOutcome::Preempted([list, count.saturating_sub(done), 0, 0, 0]);
+            // What the vCPU is to do comes before the rest of the batch.
+            Ok(Step::Done(Some(next))) => {
+                return rest_of(ctx, args, done.saturating_add(1), Some(next));
             }
+            Ok(Step::Again) => return rest_of(ctx, args, done, None),
             Err(errno) => return errno.into(),
         }
     }
-    match rest {
-        Some(next) => HypercallOutcome::DoneThen(0, next),
-        None => HypercallOutcome::Done(0),
+    HypercallOutcome::Done(0)
+}
+
+/// Leaves the batch after `done` of its calls, to go on with the others, if any, when the vCPU has
+/// done what comes `next`.
+fn rest_of(ctx: &Ctx<'_, '_>, args: Args, done: u64, next: Option<Next>) -> HypercallOutcome {
+    let [list, count, ..] = args;
+    let left = u64::from(int(count)).saturating_sub(done);
+    let Some(list) = entry_address(ctx, list, done) else {
+        return Errno::Efault.into();
+    };
+    let args = [list, left, 0, 0, 0];
+    match next {
+        Some(next) if left == 0 => HypercallOutcome::DoneThen(0, next),
+        Some(next) => HypercallOutcome::PreemptedThen(args, next),
+        None => HypercallOutcome::Preempted(args),
     }
 }
 
@@ -68,7 +78,8 @@ fn step(ctx: &mut Ctx<'_, '_>, list: u64, index: u64) -> Result<Step, Errno> {
             write_result(ctx, at, result)?;
             Ok(Step::Done(Some(next)))
         }
-        HypercallOutcome::Preempted(args) => {
+        // No batch is in a batch, and only a batch ends in the second way.
+        HypercallOutcome::Preempted(args) | HypercallOutcome::PreemptedThen(args, _) => {
             write_args(ctx, at, args)?;
             Ok(Step::Again)
         }

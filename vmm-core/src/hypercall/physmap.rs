@@ -1,50 +1,184 @@
-//! Placing pages in a domain's physical memory: `XENMEM_add_to_physmap` and
-//! `XENMEM_remove_from_physmap` (`public/memory.h`).
+//! Placing pages in a domain's physical memory: `XENMEM_add_to_physmap`,
+//! `XENMEM_add_to_physmap_batch` and `XENMEM_remove_from_physmap` (`public/memory.h`).
 //!
 //! Order matters: the page is held before it is placed, and what it replaces is let go only when
 //! no pCPU can reach it any more ([`Domain::complete`]).
+//!
+//! Ranges and batches go on where they were when the guest repeats its call with the progress in
+//! the upper bits of the command.
 
 use core::sync::atomic::Ordering;
 
 use abi::memory::{
-    AddToPhysmap, CompatAddToPhysmap, CompatRemoveFromPhysmap, RemoveFromPhysmap, SPACE_DEV_MMIO,
-    SPACE_GMFN, SPACE_GRANT_TABLE, SPACE_SHARED_INFO,
+    AddToPhysmap, AddToPhysmapBatch, CMD_BITS, CompatAddToPhysmap, CompatAddToPhysmapBatch,
+    CompatRemoveFromPhysmap, RemoveFromPhysmap, SPACE_DEV_MMIO, SPACE_GMFN, SPACE_GMFN_FOREIGN,
+    SPACE_GMFN_RANGE, SPACE_GRANT_TABLE, SPACE_SHARED_INFO,
 };
 use abi::{Errno, Gfn};
 use heapless::Vec;
 
-use super::Ctx;
+use super::{Args, Ctx, HypercallOutcome, memory};
 use crate::domain::Domain;
 use crate::mm::p2m::{Flush, P2m, PageKind, Perms};
 use crate::mm::page::PageRef;
 
+/// Pages placed in one go.
+const BATCH: u16 = 8;
+/// The frame that means none.
+const NO_GFN: u64 = u64::MAX;
+
 /// What placing one page leaves to do.
 type Duties = Vec<Flush, 2>;
 
-pub(super) fn add(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
-    let request = ctx.read_either::<AddToPhysmap, CompatAddToPhysmap>(arg)?;
-    ctx.check_own(request.domid)?;
-    let (domain, gfn) = (ctx.domain(), Gfn::new(request.gpfn));
+/// How far a range or a batch has got.
+enum Progress {
+    /// To the end.
+    Complete,
+    /// So many pages are done for now.
+    Paused(u16),
+}
+
+pub(super) fn add(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
+    let [command, arg, ..] = args;
+    let progress = progress_of(command).and_then(|start| {
+        let request = ctx.read_either::<AddToPhysmap, CompatAddToPhysmap>(arg)?;
+        if request.space == SPACE_GMFN_FOREIGN {
+            return Err(Errno::Enosys);
+        }
+        check(ctx, request.domid, request.space)?;
+        if request.space == SPACE_GMFN_RANGE {
+            add_range(ctx.domain(), &request, start)
+        } else {
+            add_one(ctx.domain(), request.space, request.idx, request.gpfn)
+                .map(|()| Progress::Complete)
+        }
+    });
+    outcome(progress, args)
+}
+
+pub(super) fn add_batch(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
+    let [command, arg, ..] = args;
+    let progress = progress_of(command).and_then(|start| {
+        let batch = ctx.read_either::<AddToPhysmapBatch, CompatAddToPhysmapBatch>(arg)?;
+        if u32::from(batch.space) == SPACE_GMFN_RANGE {
+            return Err(Errno::Eopnotsupp);
+        }
+        check(ctx, batch.domid, batch.space.into())?;
+        add_list(ctx, &batch, start)
+    });
+    outcome(progress, args)
+}
+
+/// How many pages an earlier part of the call has done.
+fn progress_of(command: u64) -> Result<u16, Errno> {
+    u16::try_from(command >> CMD_BITS).map_err(|_| Errno::Edom)
+}
+
+fn outcome(progress: Result<Progress, Errno>, args: Args) -> HypercallOutcome {
+    let [command, arg, a, b, c] = args;
+    match progress {
+        Ok(Progress::Complete) => HypercallOutcome::Done(0),
+        Ok(Progress::Paused(done)) => {
+            let command = u64::from(done) << CMD_BITS | memory::operation(command);
+            HypercallOutcome::Preempted([command, arg, a, b, c])
+        }
+        Err(errno) => errno.into(),
+    }
+}
+
+/// Checks that the caller may change that domain's map from that space.
+fn check(ctx: &Ctx<'_, '_>, domid: u16, space: u32) -> Result<(), Errno> {
+    match ctx.check_own(domid) {
+        Err(Errno::Esrch) => Err(Errno::Esrch),
+        // Devices are for the hardware domain, and no guest is that.
+        _ if space == SPACE_DEV_MMIO => Err(Errno::Eacces),
+        own => own,
+    }
+}
+
+/// Moves pages of the guest's own to frames that follow each other.
+fn add_range(domain: &Domain, request: &AddToPhysmap, start: u16) -> Result<Progress, Errno> {
+    let left = request.size.checked_sub(start).ok_or(Errno::Eilseq)?;
+    let size = u64::from(request.size);
+    if request.gpfn.checked_add(size).is_none() || request.idx.checked_add(size).is_none() {
+        return Err(Errno::Eoverflow);
+    }
+    let end = start.saturating_add(left.min(BATCH));
+    for done in start..end {
+        let [idx, gpfn] = [request.idx, request.gpfn].map(|at| at.saturating_add(done.into()));
+        add_one(domain, SPACE_GMFN, idx, gpfn)?;
+    }
+    Ok(if end < request.size {
+        Progress::Paused(end)
+    } else {
+        Progress::Complete
+    })
+}
+
+/// Places the pages of a batch, and notes what became of each.
+fn add_list(ctx: &Ctx<'_, '_>, batch: &AddToPhysmapBatch, start: u16) -> Result<Progress, Errno> {
+    let left = batch.size.checked_sub(start).ok_or(Errno::Eilseq)?;
+    if left == 0 {
+        return if start == 0 {
+            Ok(Progress::Complete)
+        } else {
+            Err(Errno::Eilseq)
+        };
+    }
+    let end = start.saturating_add(left.min(BATCH));
+    for done in start..end {
+        let idx = ctx.read_element::<u64, u32>(batch.idxs, done.into())?;
+        let gpfn = ctx.read_element::<u64, u32>(batch.gpfns, done.into())?;
+        if gpfn == NO_GFN {
+            return Err(Errno::Einval);
+        }
+        let result = match u32::from(batch.space) {
+            // Other domains' pages are mapped by grant.
+            SPACE_GMFN_FOREIGN => Err(Errno::Eperm),
+            space => add_one(ctx.domain(), space, idx, gpfn),
+        };
+        let code = match result {
+            Ok(()) => 0,
+            Err(errno) => (errno as i32).wrapping_neg(),
+        };
+        let at = u64::from(done).saturating_mul(size_of::<i32>() as u64);
+        ctx.write(batch.errs.checked_add(at).ok_or(Errno::Efault)?, &code)?;
+    }
+    Ok(if end < batch.size {
+        Progress::Paused(end)
+    } else {
+        Progress::Complete
+    })
+}
+
+/// Places one page of the domain's: `index` in `space` appears at `gpfn`.
+fn add_one(domain: &Domain, space: u32, index: u64, gpfn: u64) -> Result<(), Errno> {
+    if gpfn == NO_GFN {
+        return Err(Errno::Einval);
+    }
+    let gfn = Gfn::new(gpfn);
     let mut duties = Duties::new();
-    let result = match request.space {
-        SPACE_SHARED_INFO if request.idx == 0 => place_shared_info(domain, gfn, &mut duties),
-        SPACE_SHARED_INFO => Err(Errno::Einval),
-        SPACE_GRANT_TABLE => place_grant_frame(domain, request.idx, gfn, &mut duties),
+    let result = match space {
+        SPACE_SHARED_INFO if index == 0 => place_shared_info(domain, gfn, &mut duties),
+        SPACE_GRANT_TABLE => place_grant_frame(domain, index, gfn, &mut duties),
         SPACE_GMFN => {
-            let moved = domain.p2m.write().move_page(Gfn::new(request.idx), gfn);
+            let moved = domain.p2m.write().move_page(Gfn::new(index), gfn);
             moved.map(|flush| {
                 // The list is empty.
                 let _ = duties.push(flush);
             })
         }
-        SPACE_DEV_MMIO => Err(Errno::Eperm),
-        _ => Err(Errno::Enosys),
+        _ => Err(Errno::Einval),
     };
     // Also when the second of two steps failed: the first one's pages wait for this.
     for flush in duties {
         domain.complete(flush);
     }
-    result.map(|()| 0)
+    match result {
+        // A grant is mapped there, which goes its own way only.
+        Err(Errno::Eperm) => Err(Errno::Enxio),
+        result => result,
+    }
 }
 
 pub(super) fn remove(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {

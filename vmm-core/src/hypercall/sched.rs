@@ -3,14 +3,14 @@
 use core::sync::atomic::Ordering;
 
 use abi::sched::{
-    BLOCK, CompatPoll, PIN_OVERRIDE, POLL, POLL_MAX_PORTS, Poll, REMOTE_SHUTDOWN, SHUTDOWN,
-    Shutdown, WATCHDOG, Watchdog, YIELD,
+    BLOCK, CompatPoll, PIN_OVERRIDE, POLL, POLL_MAX_PORTS, Poll, REMOTE_SHUTDOWN, RemoteShutdown,
+    SHUTDOWN, SHUTDOWN_CODE, Shutdown, WATCHDOG, Watchdog, YIELD,
 };
 use abi::vm_assist::{DISABLE, ENABLE, RUNSTATE_UPDATE_FLAG};
-use abi::{Errno, EvtchnPort};
+use abi::{DomId, Errno, EvtchnPort};
 
 use super::{Args, Ctx, HypercallOutcome, low_half};
-use crate::domain::ShutdownReason;
+use crate::domain::{ShutdownReason, list};
 use crate::evtchn;
 use crate::exit::Next;
 use crate::time::{Tsc, ticks_from_us};
@@ -25,7 +25,9 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
         POLL => poll(ctx, arg).unwrap_or_else(HypercallOutcome::from),
         SHUTDOWN => shutdown(ctx, arg).into(),
         WATCHDOG => watchdog(ctx, arg).into(),
-        REMOTE_SHUTDOWN | PIN_OVERRIDE => Errno::Eperm.into(),
+        SHUTDOWN_CODE => shutdown_code(ctx, arg).into(),
+        REMOTE_SHUTDOWN => remote_shutdown(ctx, arg).into(),
+        PIN_OVERRIDE => Errno::Eperm.into(),
         _ => Errno::Enosys.into(),
     }
 }
@@ -35,6 +37,24 @@ fn shutdown(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let Shutdown { reason } = ctx.read(arg)?;
     ctx.domain().shut_down(ShutdownReason::from_raw(reason));
     Ok(0)
+}
+
+/// Notes the reason for the shutdown to come, whatever that will say.
+fn shutdown_code(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
+    let Shutdown { reason } = ctx.read(arg)?;
+    ctx.domain()
+        .life
+        .note_reason(ShutdownReason::from_raw(reason));
+    Ok(0)
+}
+
+/// Ending another domain, or itself this way, is the control domain's business.
+fn remote_shutdown(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
+    let request: RemoteShutdown = ctx.read(arg)?;
+    match list::by_id(DomId(request.domid)) {
+        Some(_) => Err(Errno::Eperm),
+        None => Err(Errno::Esrch),
+    }
 }
 
 /// Waits until one of the ports is pending, an upcall comes, or the time is over.
@@ -76,8 +96,8 @@ fn watchdog(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
     let deadline = (timeout != 0).then(|| Tsc::now().after(ticks));
     let watchdogs = &ctx.domain().watchdogs;
     match (id, deadline) {
-        (0, Some(deadline)) => watchdogs.start(deadline),
-        (0, None) => Err(Errno::Einval),
+        // One that is to bite in no time does so.
+        (0, deadline) => watchdogs.start(deadline.unwrap_or_else(Tsc::now)),
         (id, deadline) => watchdogs.set(id, deadline).map(|()| 0),
     }
 }

@@ -1,17 +1,23 @@
 //! The timers that raise `VIRQ_TIMER`: `HYPERVISOR_set_timer_op` and the timer commands of
 //! `HYPERVISOR_vcpu_op` (`public/xen.h`, `public/vcpu.h`).
 //!
-//! A vCPU sets its own timers only, which is what all guests do: what runs elsewhere is never
-//! touched.
+//! A vCPU sets its own one-shot timer only. Its periodic timer may be set by others too, which ask
+//! it to do so.
 
 use abi::vcpu::{CompatSetSingleshotTimer, MIN_PERIOD_NS, SetPeriodicTimer, SetSingleshotTimer};
 use abi::{Errno, VcpuId};
 
+use core::sync::atomic::Ordering;
+
 use super::{Args, Ctx};
+use crate::domain::VcpuRef;
 use crate::time::Tsc;
+use crate::vcpu::Signals;
 
 /// A timeout further ahead than this is taken for a clock that went wrong.
 const FAR_NS: u64 = 1 << 50;
+/// The longest period (`STIME_DELTA_MAX`).
+const MAX_PERIOD_NS: u64 = u64::MAX >> 2;
 /// What such a timeout is shortened to.
 const SOON_NS: u64 = 100_000_000;
 
@@ -67,18 +73,25 @@ pub(super) fn stop_singleshot(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId) -> Result<u64
 
 pub(super) fn set_periodic(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId, arg: u64) -> Result<u64, Errno> {
     let request: SetPeriodicTimer = ctx.read(arg)?;
-    if request.period_ns < MIN_PERIOD_NS || i64::try_from(request.period_ns).is_err() {
+    if !(MIN_PERIOD_NS..=MAX_PERIOD_NS).contains(&request.period_ns) {
         return Err(Errno::Einval);
     }
-    check_self(ctx, vcpu)?;
-    let ticks = ctx.domain().clock.scale.ticks(request.period_ns);
-    ctx.v.cpu.timers.start_periodic(Tsc::now(), ticks);
-    Ok(0)
+    set_period(ctx, vcpu, request.period_ns)
 }
 
 pub(super) fn stop_periodic(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId) -> Result<u64, Errno> {
-    check_self(ctx, vcpu)?;
-    ctx.v.cpu.timers.stop_periodic();
+    set_period(ctx, vcpu, 0)
+}
+
+/// Sets a vCPU's periodic timer; another vCPU than the caller does that itself when it next runs.
+fn set_period(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId, ns: u64) -> Result<u64, Errno> {
+    if ctx.v.vcpu.id == vcpu {
+        ctx.v.set_period(ns);
+    } else {
+        let vcpu = VcpuRef::new(ctx.domain(), vcpu).ok_or(Errno::Enoent)?;
+        vcpu.period.store(ns, Ordering::SeqCst);
+        vcpu.signal(Signals::TIMERS);
+    }
     Ok(0)
 }
 

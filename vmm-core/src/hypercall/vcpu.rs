@@ -56,6 +56,7 @@ fn op_on(ctx: &mut Ctx<'_, '_>, command: u64, vcpu: &VcpuRef, arg: u64) -> Hyper
         IS_UP => Ok(u64::from(
             vcpu.state() != RunState::Offline && !vcpu.signals().contains(Signals::DOWN),
         )),
+        SEND_NMI if arg != 0 => Err(Errno::Einval),
         SEND_NMI => {
             if vcpu.inbox.post_nmi() {
                 vcpu.kick();
@@ -69,7 +70,14 @@ fn op_on(ctx: &mut Ctx<'_, '_>, command: u64, vcpu: &VcpuRef, arg: u64) -> Hyper
 
 /// Gives an offline vCPU the state it will start with.
 fn initialise(ctx: &Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64) -> Result<u64, Errno> {
+    if vcpu.info.lock().is_none() {
+        // A vCPU beyond the shared page registers its information first.
+        return Err(Errno::Einval);
+    }
     let context = ctx.read(arg)?;
+    if vcpu.initialised.load(Ordering::SeqCst) {
+        return Err(Errno::Eexist);
+    }
     let limits = initial::Limits {
         cr4_allowed: ctx.v.cpu.cr4_allowed,
         cr3_end: ctx.domain().p2m.read().gfn_end().gpa().raw(),
@@ -105,14 +113,9 @@ fn register_info(ctx: &mut Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64) -> Result<u64,
     let request: RegisterVcpuInfo = ctx.read(arg)?;
     let domain = ctx.domain();
     let offset = domain.evtchn.lock().check_info_offset(request.offset)?;
-    let page = domain.pin(Gfn::new(request.mfn)).map_err(|errno| {
-        // What is no memory at all is a bad frame number.
-        if errno == Errno::Eacces {
-            Errno::Eacces
-        } else {
-            Errno::Einval
-        }
-    })?;
+    let page = domain
+        .pin(Gfn::new(request.mfn))
+        .map_err(|_| Errno::Einval)?;
     let info = VcpuInfo::new(page, offset);
     let wake = {
         let mut table = domain.evtchn.lock();

@@ -3,9 +3,9 @@
 use core::mem::offset_of;
 
 use abi::xen_version::{
-    BUILD_ID, CAPABILITIES, CAPABILITIES_LEN, CHANGESET, CHANGESET_LEN, COMMANDLINE,
-    COMMANDLINE_LEN, COMPILE_INFO, CompileInfo, EXTRAVERSION, EXTRAVERSION_LEN, FeatureInfo,
-    GET_FEATURES, GUEST_HANDLE, INTERFACE_VERSION, PAGESIZE, PLATFORM_PARAMETERS, VERSION, feature,
+    BUILD_ID, CAPABILITIES, CAPABILITIES_LEN, CHANGESET, CHANGESET_LEN, COMMANDLINE, COMPILE_INFO,
+    CompileInfo, EXTRAVERSION, EXTRAVERSION_LEN, FeatureInfo, GET_FEATURES, GUEST_HANDLE,
+    INTERFACE_VERSION, PAGESIZE, PLATFORM_PARAMETERS, VERSION, feature,
 };
 use abi::{Errno, PAGE_SIZE};
 
@@ -16,6 +16,7 @@ const FEATURES: u32 = feature::WRITABLE_PAGE_TABLES
     | feature::AUTO_TRANSLATED_PHYSMAP
     | feature::HVM_CALLBACK_VECTOR
     | feature::HVM_SAFE_PVCLOCK
+    | feature::MEMORY_OP_VNODE
     | feature::NOT_DIRECT_MAPPED
     | feature::RUNSTATE_PHYS_AREA
     | feature::VCPU_TIME_PHYS_AREA;
@@ -50,7 +51,8 @@ fn other(ctx: &Ctx<'_, '_>, command: u64, arg: u64) -> Result<u64, Errno> {
         PLATFORM_PARAMETERS => ctx.write(arg, &0u32)?,
         GET_FEATURES => features(ctx, arg)?,
         GUEST_HANDLE => ctx.write(arg, &NO_UUID)?,
-        COMMANDLINE => ctx.write(arg, &text::<COMMANDLINE_LEN>("<denied>"))?,
+        // No more than that is written.
+        COMMANDLINE => ctx.write(arg, b"<denied>\0")?,
         BUILD_ID => return Err(Errno::Eperm),
         _ => return Err(Errno::Enosys),
     }

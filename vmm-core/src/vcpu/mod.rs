@@ -29,7 +29,7 @@ pub mod trace;
 pub mod upcall;
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use abi::VcpuId;
 use bitflags::bitflags;
@@ -81,7 +81,7 @@ bitflags! {
         const INFO_MOVED = 1 << 2;
         /// An INIT.
         const INIT = 1 << 4;
-        /// A deadline was changed by somebody else.
+        /// The periodic timer was changed by another vCPU.
         const TIMERS = 1 << 5;
         /// A port this vCPU polls became pending.
         const POLL_DONE = 1 << 6;
@@ -123,6 +123,9 @@ pub struct Vcpu {
     pub initialised: AtomicBool,
     /// The state to start with, set before [`Signals::START`].
     pub initial: Mutex<Option<InitialState>>,
+    /// The period in nanoseconds that another vCPU gave its periodic timer, 0 to stop it; set
+    /// before [`Signals::TIMERS`].
+    pub period: AtomicU64,
     /// Where its `vcpu_info` is, set before [`Signals::INFO_MOVED`].
     pub info: Mutex<Option<VcpuInfo>>,
     /// How it reads the time.
@@ -148,6 +151,7 @@ impl Vcpu {
             wait_for_sipi: AtomicBool::new(true),
             initialised: AtomicBool::new(false),
             initial: Mutex::new(None),
+            period: AtomicU64::new(0),
             info: Mutex::new(info),
             clock: VcpuClock::new(context.cpu.tsc_offset()),
             runstate: Mutex::new(Runstate::new()),

@@ -454,6 +454,9 @@ impl Running<'_> {
         if signals.contains(Signals::INFO_MOVED) {
             self.cpu.info.clone_from(&self.vcpu.info.lock());
         }
+        if signals.contains(Signals::TIMERS) {
+            self.set_period(self.vcpu.period.load(Ordering::SeqCst));
+        }
         if signals.contains(Signals::INIT) {
             self.receive_init();
             return Some(Leave::Offline);
@@ -465,6 +468,17 @@ impl Running<'_> {
             }
         }
         signals.contains(Signals::DOWN).then_some(Leave::Offline)
+    }
+
+    /// Starts the periodic timer with a period in nanoseconds, or stops it with 0.
+    pub fn set_period(&mut self, ns: u64) {
+        if ns == 0 {
+            self.cpu.timers.stop_periodic();
+        } else {
+            let ticks = self.domain.clock.scale.ticks(ns);
+            self.cpu.timers.start_periodic(Tsc::now(), ticks);
+        }
+        self.recheck_deadlines();
     }
 
     /// An INIT: the local APIC and the registers go back to their reset values, and the vCPU

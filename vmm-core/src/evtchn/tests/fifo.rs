@@ -118,7 +118,8 @@ fn arguments_of_the_set_up_calls_are_checked() {
     assert_eq!(table.init_control(VcpuId(1), page(), 4096 - 72), Ok(17));
     assert_eq!(table.init_control(VcpuId(1), page(), 0), Err(Errno::Einval));
     assert_eq!(table.set_priority(unbound, 16), Err(Errno::Einval));
-    assert_eq!(table.set_priority(EvtchnPort(0), 3), Err(Errno::Einval));
+    assert_eq!(table.set_priority(EvtchnPort(64), 3), Err(Errno::Einval));
+    assert_eq!(table.set_priority(EvtchnPort(0), 3), Err(Errno::Eacces));
     assert_eq!(table.set_priority(EvtchnPort(9), 3), Err(Errno::Eacces));
     assert_eq!(table.set_priority(unbound, 15), Ok(()));
 }

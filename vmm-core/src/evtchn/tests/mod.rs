@@ -7,6 +7,7 @@
 
 mod fifo;
 mod hostile;
+mod model;
 mod ports;
 mod two_level;
 

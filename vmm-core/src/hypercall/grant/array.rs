@@ -76,6 +76,7 @@ mod tests {
                 }
                 HypercallOutcome::Done(0) => break,
                 other @ (HypercallOutcome::Done(_)
+                | HypercallOutcome::PreemptedThen(..)
                 | HypercallOutcome::DoneThen(..)
                 | HypercallOutcome::Preempted(_)) => panic!("{other:?}"),
             }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use abi::Mfn;
+use abi::{Errno, Mfn};
 
 use super::tables::Tables;
 use crate::mm::frame::frames;
@@ -62,6 +62,17 @@ impl Flush {
     #[must_use]
     pub const fn is_needed(&self) -> bool {
         self.ept.is_needed()
+    }
+
+    /// Makes sure that the next merge of a change's few pages succeeds.
+    ///
+    /// # Errors
+    /// [`Errno::Enomem`].
+    pub(super) fn make_room(&mut self) -> Result<(), Errno> {
+        if self.few.len() < INLINE {
+            return Ok(());
+        }
+        self.more.try_reserve(INLINE).map_err(|_| Errno::Enomem)
     }
 
     /// Takes on the duty of a later change of the same p2m, so that one invalidation serves both.

@@ -30,6 +30,7 @@ pub use self::cache::PageCache;
 pub(super) use self::cache::Pages;
 pub use self::flush::Flush;
 use self::tables::Tables;
+use super::directmap::to_usize;
 use super::frame::{Owner, frames};
 use super::page::PageRef;
 
@@ -226,6 +227,73 @@ impl P2m {
         Ok(())
     }
 
+    /// Backs `2^order` guest frames from `gfn` with one block of zeroed RAM, as a guest asks for it
+    /// (`XENMEM_populate_physmap`). Nothing is changed on error.
+    ///
+    /// # Errors
+    /// As [`P2m::populate`]; [`Errno::Enomem`] also when there is memory but no such block.
+    pub fn populate_extent(&mut self, gfn: Gfn, order: u8, backing: Backing) -> Result<(), Errno> {
+        if order == 0 && backing == Backing::Now {
+            return self.populate_small(gfn);
+        }
+        let count = 1 << order;
+        let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
+        let end = end.ok_or(Errno::Einval)?;
+        if self.ept.next(gfn).is_some_and(|leaf| leaf.gfn < end) {
+            return Err(Errno::Eexist);
+        }
+        let owner = Owner::Domain(self.tables.domain);
+        let mfn = frames().alloc_unscrubbed(order, owner);
+        let mfn = mfn.ok_or(Errno::Enomem)?;
+        let large = PageSize::Size2M;
+        let size = if self.limits.large && order >= large.order() && large.base(gfn) == gfn {
+            large
+        } else {
+            PageSize::Size4K
+        };
+        let attr = attr(PageKind::Ram, Perms::empty());
+        for offset in (0..count).step_by(to_usize(size.frames())) {
+            let [at, from] = [gfn.raw() + offset, mfn.raw() + offset];
+            match self.ept.map(Gfn::new(at), Mfn::new(from), size, attr) {
+                Ok(flush) => flush.done(&self.tables),
+                Err(error) => {
+                    self.take_back(gfn, Gfn::new(at));
+                    (from..mfn.raw() + count).for_each(|left| frames().free(Mfn::new(left), 0));
+                    return Err(errno(error));
+                }
+            }
+        }
+        self.ram += count;
+        self.highest = self.highest.max(Gfn::new(end.raw() - 1));
+        if backing == Backing::Now {
+            self.touch_range(gfn, end);
+        }
+        Ok(())
+    }
+
+    /// The same for one page, present from the start.
+    fn populate_small(&mut self, gfn: Gfn) -> Result<(), Errno> {
+        if gfn >= self.gfn_end() {
+            return Err(Errno::Einval);
+        }
+        if self.ept.entry(gfn).is_some() {
+            return Err(Errno::Eexist);
+        }
+        let owner = Owner::Domain(self.tables.domain);
+        let mfn = frames().alloc_zeroed(0, owner).ok_or(Errno::Enomem)?;
+        let attr = attr(PageKind::Ram, Perms::RWX);
+        match self.ept.map(gfn, mfn, PageSize::Size4K, attr) {
+            Ok(flush) => flush.done(&self.tables),
+            Err(error) => {
+                frames().free(mfn, 0);
+                return Err(errno(error));
+            }
+        }
+        self.ram += 1;
+        self.highest = self.highest.max(gfn);
+        Ok(())
+    }
+
     /// Maps one page of RAM, not present yet; returns its size in frames.
     fn populate_page(&mut self, gfn: Gfn, room: u64, backing: Backing) -> Result<u64, Errno> {
         let largest = match backing {
@@ -319,6 +387,29 @@ impl P2m {
         })
     }
 
+    /// Unmaps `count` frames of RAM or shared pages from `gfn` on, whole pages where they fit, and
+    /// adds the duty of that to `flush`. Frames before one that cannot go are gone on error.
+    ///
+    /// # Errors
+    /// As [`P2m::remove`].
+    pub fn remove_extent(&mut self, gfn: Gfn, count: u64, flush: &mut Flush) -> Result<(), Errno> {
+        let end = gfn.checked_add(count).ok_or(Errno::Einval)?;
+        let mut at = gfn;
+        while at < end {
+            let (entry, size) = self.ept.entry(at).ok_or(Errno::Enoent)?;
+            if describe(entry, size, at).kind == PageKind::Foreign {
+                return Err(Errno::Eperm);
+            }
+            let whole = size.base(at) == at && size.frames() <= end.raw() - at.raw();
+            let size = if whole { size } else { PageSize::Size4K };
+            flush.make_room()?;
+            let removed = self.unmap(at, size)?;
+            self.join(flush, removed);
+            at = Gfn::new(at.raw() + size.frames());
+        }
+        Ok(())
+    }
+
     /// Unmaps RAM or a shared page.
     ///
     /// # Errors
@@ -326,7 +417,7 @@ impl P2m {
     /// there is none to split a large page.
     pub fn remove(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
         match self.lookup(gfn).ok_or(Errno::Enoent)?.kind {
-            PageKind::Ram | PageKind::Shared => self.unmap(gfn),
+            PageKind::Ram | PageKind::Shared => self.unmap(gfn, PageSize::Size4K),
             PageKind::Foreign => Err(Errno::Eperm),
         }
     }
@@ -353,7 +444,7 @@ impl P2m {
             }
         }
         // A small page needs no memory to go.
-        let removed = self.unmap(from)?;
+        let removed = self.unmap(from, PageSize::Size4K)?;
         self.join(&mut flush, removed);
         Ok(flush)
     }
@@ -382,16 +473,15 @@ impl P2m {
     /// [`Errno::Enoent`] when `gfn` maps no such page.
     pub fn remove_foreign(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
         match self.lookup(gfn) {
-            Some(entry) if entry.kind == PageKind::Foreign => self.unmap(gfn),
+            Some(entry) if entry.kind == PageKind::Foreign => self.unmap(gfn, PageSize::Size4K),
             _ => Err(Errno::Enoent),
         }
     }
 
-    fn unmap(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
+    /// Unmaps the one leaf that the page of `size` at `gfn` is or is in.
+    fn unmap(&mut self, gfn: Gfn, size: PageSize) -> Result<Flush, Errno> {
         let mut gone = None;
-        let result = self
-            .ept
-            .unmap(gfn, PageSize::Size4K, |leaf| gone = Some(leaf));
+        let result = self.ept.unmap(gfn, size, |leaf| gone = Some(leaf));
         let flush = result.map_err(errno)?;
         Ok(match gone {
             Some(leaf) => self.let_go(&leaf, flush),
@@ -402,8 +492,8 @@ impl P2m {
     /// The duty for a leaf that was unmapped.
     fn let_go(&mut self, leaf: &Leaf, flush: ept::Flush) -> Flush {
         match PageKind::from_tag(leaf.attr.tag) {
-            PageKind::Ram => self.ram -= 1,
-            PageKind::Foreign => self.foreign -= 1,
+            PageKind::Ram => self.ram -= leaf.size.frames(),
+            PageKind::Foreign => self.foreign -= leaf.size.frames(),
             PageKind::Shared => {}
         }
         self.hand_out(Flush::with(
