@@ -22,6 +22,7 @@ pub mod grants;
 pub mod interrupts;
 pub mod mailbox;
 pub mod memory;
+pub mod pair;
 pub mod report;
 pub mod rights;
 pub mod ring3;

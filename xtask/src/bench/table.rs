@@ -107,13 +107,13 @@ fn memory_table(out: &mut String, footprint: &Footprint, frames: &Numbers) {
         kib(image),
         kib(footprint.file)
     );
-    let kept = of("hypervisor") + kib(footprint.memory);
+    let own = of("hypervisor") + of("heap") + of("cpus");
+    let kept = own + kib(footprint.memory);
     let _ = writeln!(
         out,
         "memory kept           {kept:>8} KiB (aim {MEMORY_AIM}, Xen 4.17: {XEN_MEMORY}): image in \
-         memory {}, frames {}; beside it the frame table {}",
+         memory {}, frames {own}; beside it the frame table {}",
         kib(footprint.memory),
-        of("hypervisor"),
         of("frame_table"),
     );
 }

@@ -40,6 +40,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: grants,
     },
     Scenario {
+        name: "guests-pairs",
+        tier: Tier::Bochs,
+        about: "two domains and their channels; one that gives memory, one that takes all",
+        limit: Duration::from_secs(180),
+        run: pairs,
+    },
+    Scenario {
         name: "guests-time",
         tier: Tier::Bochs,
         about: "clock, wall clock and timers, alone on the machine",
@@ -224,6 +231,22 @@ fn two_cpus_packaged(case: &Case<'_>) -> Result<()> {
 
 fn grants(case: &Case<'_>) -> Result<()> {
     all_pass(case, 2, &[Guest::smp("grant_race")])
+}
+
+fn pairs(case: &Case<'_>) -> Result<()> {
+    let one_of = |name, program, cmdline, keys| Guest {
+        name,
+        cmdline,
+        keys,
+        ..Guest::new(program)
+    };
+    let guests = [
+        one_of("here", "interdomain", "first=1 peer=2", ""),
+        one_of("there", "interdomain", "peer=1", ""),
+        one_of("giver", "balloon", "first=1 peer=4", ""),
+        one_of("taker", "balloon", "peer=3", "max_memory = \"1G\""),
+    ];
+    all_pass(case, 2, &guests)
 }
 
 fn crowded(case: &Case<'_>) -> Result<()> {

@@ -114,7 +114,7 @@ fn own_place(t: &mut Report) {
     let again = register();
     check!(
         t,
-        again.is_err_and(|refused| refused == Errno::Ebusy),
+        again.is_err_and(|refused| refused == Errno::Einval),
         "a second time ({again:?})"
     );
 
