@@ -29,6 +29,13 @@ const REFERENCES: &[(&str, Option<u64>, Option<u64>)] = &[
     ("stop_singleshot", None, Some(994)),
     ("set_timer_op", Some(300), Some(1184)),
     ("timer_wake_hlt_lateness", Some(800), Some(6188)),
+    ("grant_copy_4096", Some(900 + 512), Some(14_058)),
+    ("grant_copy_64", Some(900), Some(13_554)),
+    ("grant_copy_16x4096", None, Some(175_803)),
+    ("grant_map", Some(900), Some(17_674)),
+    ("grant_unmap", Some(900), Some(15_109)),
+    ("grant_map_refused", None, Some(11_393)),
+    ("grant_query_size", None, Some(11_072)),
 ];
 
 /// What a boot's figures leave out when the aim of 2 million is looked at: work that grows with

@@ -5,17 +5,20 @@
 #![no_std]
 #![no_main]
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::event_channel::virq;
+use abi::grant_table::{COPY, MAP_GRANT_REF, UNMAP_GRANT_REF, flags, map_flags, status};
 use abi::hypercall::{MULTICALL, XEN_VERSION, multicall};
-use abi::{EvtchnPort, VcpuId};
+use abi::{EvtchnPort, GrantRef, VcpuId};
 use guests::bench::Bench;
+use guests::grants::{self, HOLE as MAP_AT, Side, copy_request, map_request, unmap_request};
 use guests::memory::Page;
 use guests::report::Report;
 use guests::xen::SharedInfo;
-use guests::{check, cpu, events, smp, xen};
-use pv_drivers::guest::{clock, event_channel, hvm, sched, timer};
+use guests::{check, check_eq, cpu, events, smp, xen};
+use pv_drivers::guest::{clock, event_channel, gnttab, hvm, sched, timer};
 use pv_drivers::hypercall::{Bare, bare};
 
 guests::main!(run);
@@ -34,6 +37,8 @@ static LEFT_AT: AtomicU64 = AtomicU64::new(0);
 /// How long it took until the other one ran, until vCPU 0 sees it.
 static TOOK: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicBool = AtomicBool::new(false);
+static GRANTED: Page = Page::new();
+static OWN: Page = Page::new();
 
 fn run(t: &mut Report) {
     let shared = SharedInfo::map();
@@ -86,6 +91,7 @@ fn run(t: &mut Report) {
     batch(t, bench);
     memory(t, bench);
     timers(t, bench, shared);
+    grants(t, bench);
     switch(t, bench);
 }
 
@@ -202,5 +208,58 @@ fn timers(t: &mut Report, bench: Bench, shared: SharedInfo) {
             cpu::wait_for_interrupt();
         }
         events::last(port).saturating_sub(due)
+    });
+}
+
+/// What other domains do, this one does with a page of its own: nothing in the way knows.
+fn grants(t: &mut Report, bench: Bench) {
+    let gref = GrantRef(8);
+    let me = xen::domid();
+    check!(t, grants::table().is_ok(), "the grant table");
+    grants::write_entry(gref, flags::PERMIT_ACCESS, me, GRANTED.gfn());
+    let (source, dest) = (Side::Grant(me, gref, 0), Side::Frame(OWN.gfn(), 0));
+    for (name, length) in [("grant_copy_4096", 4096), ("grant_copy_64", 64)] {
+        let mut request = [copy_request(source, dest, length)];
+        bench.measure(name, || {
+            let _ = grants::operate(COPY, &mut request);
+        });
+        check_eq!(t, request[0].status, status::OKAY, "{name}");
+    }
+    let mut many = [(); 16].map(|()| copy_request(source, dest, 4096));
+    bench.measure("grant_copy_16x4096", || {
+        let _ = grants::operate(COPY, &mut many);
+    });
+    let handle = Cell::new(0);
+    let map = || {
+        let mut request = [map_request(me, gref, MAP_AT, map_flags::HOST_MAP)];
+        let _ = grants::operate(MAP_GRANT_REF, &mut request);
+        handle.set(request[0].handle);
+    };
+    let unmap = || {
+        let mut request = [unmap_request(handle.get(), MAP_AT)];
+        let _ = grants::operate(UNMAP_GRANT_REF, &mut request);
+    };
+    bench.measure_and_undo("grant_map", map, unmap);
+    check_eq!(
+        t,
+        cpu::read64(MAP_AT.gpa().raw()),
+        Ok(u64::MAX),
+        "the page is gone"
+    );
+    map();
+    bench.measure_and_undo("grant_unmap", unmap, map);
+    check_eq!(
+        t,
+        cpu::read64(MAP_AT.gpa().raw()),
+        Ok(0),
+        "the page is mapped"
+    );
+    unmap();
+    let mut request = [map_request(me, GrantRef(9), MAP_AT, map_flags::HOST_MAP)];
+    bench.measure("grant_map_refused", || {
+        let _ = grants::operate(MAP_GRANT_REF, &mut request);
+    });
+    bench.measure("grant_query_size", || {
+        let _ = gnttab::query_size();
     });
 }
