@@ -5,8 +5,9 @@
 //! argument struct that names no other memory, an [`Argument`], and is safe; so is [`bare`], for
 //! the calls that take no memory at all.
 //!
-//! Arguments travel in RDI, RSI, RDX, R10, R8, the number and the result in RAX; every other
-//! register is preserved (`public/arch-x86/xen-x86_64.h`).
+//! Arguments travel in RDI, RSI, RDX, R10, R8, the number and the result in RAX. A long call that
+//! goes on after other work finds its progress in the argument registers, so they come back
+//! changed; every other register is preserved (`public/arch-x86/xen-x86_64.h`).
 #![expect(
     unsafe_code,
     reason = "VMCALL hands addresses of our memory to the hypervisor"
@@ -68,16 +69,17 @@ fn reply(rax: u64) -> Reply {
 /// holds a reference that the call's writes would contradict.
 pub unsafe fn vmcall(nr: u64, args: [u64; 5]) -> Reply {
     let rax: u64;
-    // SAFETY: the caller vouches for the memory; VMCALL preserves all registers but RAX.
+    // SAFETY: the caller vouches for the memory; VMCALL preserves all registers but RAX
+    // and those of the arguments.
     unsafe {
         asm!(
             "vmcall",
             inout("rax") nr => rax,
-            in("rdi") args[0],
-            in("rsi") args[1],
-            in("rdx") args[2],
-            in("r10") args[3],
-            in("r8") args[4],
+            inout("rdi") args[0] => _,
+            inout("rsi") args[1] => _,
+            inout("rdx") args[2] => _,
+            inout("r10") args[3] => _,
+            inout("r8") args[4] => _,
             options(nostack),
         );
     }
@@ -129,11 +131,11 @@ impl HypercallPage {
                 "call {stub}",
                 stub = in(reg) stub.as_ptr(),
                 out("rax") rax,
-                in("rdi") args[0],
-                in("rsi") args[1],
-                in("rdx") args[2],
-                in("r10") args[3],
-                in("r8") args[4],
+                inout("rdi") args[0] => _,
+                inout("rsi") args[1] => _,
+                inout("rdx") args[2] => _,
+                inout("r10") args[3] => _,
+                inout("r8") args[4] => _,
             );
         }
         reply(rax)

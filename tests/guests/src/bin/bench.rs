@@ -229,6 +229,8 @@ fn grants(t: &mut Report, bench: Bench) {
     bench.measure("grant_copy_16x4096", || {
         let _ = grants::operate(COPY, &mut many);
     });
+    let good = many.iter().all(|done| done.status == status::OKAY);
+    check!(t, good, "all copies of an array");
     let handle = Cell::new(0);
     let map = || {
         let mut request = [map_request(me, gref, MAP_AT, map_flags::HOST_MAP)];
