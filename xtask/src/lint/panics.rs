@@ -1,0 +1,244 @@
+//! Where exit handling could panic: a look at the linked hypervisor, not at its source.
+//!
+//! From the roots, the functions that handle VM exits, every call and jump in the machine code is
+//! followed, and every function whose address is taken. A function of ours that can be reached so
+//! and leads into one of the compiler's panics (bounds, overflow, `unwrap`, allocation) is shown.
+//! Libraries that are linked in are listed with the reason why their panics cannot be reached.
+//! Calls through tables in data are not followed: they are those that format the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
+
+use crate::build;
+use crate::symbols::Functions;
+use crate::workspace::Workspace;
+
+/// Where exits are handled; every function below one of these paths.
+const ROOTS: &[&str] = &[
+    "vmm_core::vcpu::run::",
+    "vmm_core::exit::",
+    "vmm_core::hypercall::",
+];
+
+/// Functions at which exit handling ends, and why.
+const ENDS: &[(&str, &str)] = &[
+    (
+        "vmm_core::start::reap",
+        "the end of a domain, between turns",
+    ),
+    (
+        "vmm_core::domain::build::",
+        "the start of a domain, between turns",
+    ),
+    ("vmm_core::start::quit", "the end of the run"),
+];
+
+/// Libraries whose code may hold panics, and why none of them can happen.
+const LIBRARIES: &[(&str, &str)] = &[
+    ("core::", "formats the log"),
+    (
+        "iced_x86::",
+        "is given fifteen bytes and decodes without a panic for any of them",
+    ),
+];
+
+/// What a panic begins with.
+const PANICS: &[&str] = &[
+    "core::panicking::",
+    "core::option::unwrap_failed",
+    "core::option::expect_failed",
+    "core::result::unwrap_failed",
+    "core::slice::index::slice_",
+    "core::slice::copy_from_slice_impl::",
+    "core::str::slice_error_fail",
+    "core::cell::panic_",
+    "alloc::alloc::handle_alloc_error",
+    "alloc::raw_vec::handle_error",
+    "alloc::raw_vec::capacity_overflow",
+];
+
+/// Builds the hypervisor and shows what can panic.
+pub(super) fn show(ws: &Workspace) -> Result<()> {
+    let built = build::hypervisor(ws)?;
+    let program = fs::read(&built.debug).context("reading the hypervisor")?;
+    let problems = problems(&program)?;
+    for problem in &problems {
+        println!("{problem}");
+    }
+    ensure!(
+        problems.is_empty(),
+        "exit handling can panic in {} places",
+        problems.len()
+    );
+    Ok(())
+}
+
+/// The panics that exit handling can reach in a linked hypervisor with symbols: a line for each
+/// function that leads into one.
+fn problems(program: &[u8]) -> Result<Vec<String>> {
+    let functions = Functions::read(program)?;
+    let code = code(program)?;
+    Ok(check(&Graph::new(&functions, &code), ROOTS))
+}
+
+/// The machine code and its address.
+fn code(program: &[u8]) -> Result<(u64, &[u8])> {
+    let file = elf::ElfBytes::<elf::endian::LittleEndian>::minimal_parse(program)?;
+    let text = file
+        .section_header_by_name(".text")?
+        .context("no section .text")?;
+    let (bytes, _) = file.section_data(&text)?;
+    Ok((text.sh_addr, bytes))
+}
+
+/// Which function leads to which, by name.
+#[derive(Debug, Default)]
+struct Graph(BTreeMap<String, BTreeSet<String>>);
+
+impl Graph {
+    fn new(functions: &Functions, (address, bytes): &(u64, &[u8])) -> Self {
+        let mut graph = Self::default();
+        let end = address + bytes.len() as u64;
+        let mut decoder = Decoder::with_ip(64, bytes, *address, DecoderOptions::NONE);
+        let mut instruction = Instruction::default();
+        while decoder.can_decode() {
+            decoder.decode_out(&mut instruction);
+            let Some(from) = functions.at(instruction.ip()) else {
+                continue;
+            };
+            graph.0.entry(from.to_owned()).or_default();
+            let Some(target) = target(&instruction).filter(|t| (*address..end).contains(t)) else {
+                continue;
+            };
+            if let Some(to) = functions.at(target)
+                && to != from
+            {
+                graph
+                    .0
+                    .entry(from.to_owned())
+                    .or_default()
+                    .insert(to.to_owned());
+            }
+        }
+        graph
+    }
+}
+
+/// Where an instruction leads, or whose address it takes.
+fn target(instruction: &Instruction) -> Option<u64> {
+    if instruction.op0_kind() == OpKind::NearBranch64 {
+        Some(instruction.near_branch_target())
+    } else if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand() {
+        Some(instruction.ip_rel_memory_address())
+    } else {
+        None
+    }
+}
+
+fn begins(name: &str, with: &[&str]) -> bool {
+    with.iter().any(|start| name.starts_with(start))
+}
+
+fn check(graph: &Graph, roots: &[&str]) -> Vec<String> {
+    let ends: Vec<_> = ENDS.iter().map(|(name, _)| *name).collect();
+    let libraries: Vec<_> = LIBRARIES.iter().map(|(name, _)| *name).collect();
+    let mut reached: BTreeMap<&str, Option<&str>> = graph
+        .0
+        .keys()
+        .filter(|name| begins(name, roots))
+        .map(|name| (name.as_str(), None))
+        .collect();
+    let mut problems = Vec::new();
+    if reached.is_empty() {
+        return vec![format!("no function of {roots:?} is there")];
+    }
+    let mut open: Vec<&str> = reached.keys().copied().collect();
+    while let Some(from) = open.pop() {
+        if begins(from, &ends) || begins(from, &libraries) {
+            continue;
+        }
+        for to in graph.0.get(from).into_iter().flatten() {
+            if begins(to, PANICS) {
+                let way = way(&reached, from);
+                problems.push(format!("{from} leads to {to} ({way})"));
+            } else if !reached.contains_key(to.as_str()) {
+                reached.insert(to, Some(from));
+                open.push(to);
+            }
+        }
+    }
+    problems.sort();
+    problems
+}
+
+/// How a function is reached.
+fn way(reached: &BTreeMap<&str, Option<&str>>, name: &str) -> String {
+    let mut way = vec![name];
+    let mut at = name;
+    while let Some(Some(from)) = reached.get(at) {
+        way.push(from);
+        at = from;
+    }
+    way.reverse();
+    way.join(" > ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Graph, check, target};
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn graph(edges: &[(&str, &str)]) -> Graph {
+        let mut graph = Graph::default();
+        for (from, to) in edges {
+            let to = (*to).to_owned();
+            graph.0.entry((*from).to_owned()).or_default().insert(to);
+        }
+        graph
+    }
+
+    #[test]
+    fn a_panic_is_found_with_the_way_to_it() {
+        let graph = graph(&[
+            ("r::handle", "a::b"),
+            ("a::b", "core::panicking::panic_bounds_check"),
+            ("other", "core::panicking::panic"),
+        ]);
+        assert_eq!(
+            check(&graph, &["r::"]),
+            ["a::b leads to core::panicking::panic_bounds_check (r::handle > a::b)"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_exit_handling_ends_the_search() {
+        let graph = graph(&[
+            ("r::handle", "vmm_core::start::quit"),
+            ("vmm_core::start::quit", "core::panicking::panic_fmt"),
+            ("r::handle", "core::fmt::write"),
+            ("core::fmt::write", "core::panicking::panic_fmt"),
+        ]);
+        assert!(check(&graph, &["r::"]).is_empty());
+    }
+
+    #[test]
+    fn roots_that_are_not_there_are_a_problem() {
+        assert_eq!(check(&graph(&[("a", "b")]), &["r::"]).len(), 1);
+    }
+
+    #[test]
+    fn calls_jumps_and_addresses_lead_somewhere() {
+        let decode = |bytes: &[u8]| {
+            target(&Decoder::with_ip(64, bytes, 0x1000, DecoderOptions::NONE).decode())
+        };
+        assert_eq!(decode(&[0xe8, 0x10, 0, 0, 0]), Some(0x1015));
+        assert_eq!(decode(&[0xe9, 0x10, 0, 0, 0]), Some(0x1015));
+        assert_eq!(decode(&[0x74, 0x10]), Some(0x1012));
+        assert_eq!(decode(&[0x48, 0x8d, 0x05, 0x10, 0, 0, 0]), Some(0x1017));
+        assert_eq!(decode(&[0xc3]), None);
+        assert_eq!(decode(&[0x48, 0x89, 0xc3]), None);
+    }
+}
