@@ -19,19 +19,17 @@ pub(in crate::test) const SCENARIOS: &[Scenario] = &[Scenario {
     run: session,
 }];
 
+/// Where QEMU's gdbstub listens in the outer system.
+const STUB_PORT: u16 = 1234;
+
 const IDLE: &str = include_str!("idle.gdb");
 const BUSY: &str = include_str!("busy.gdb");
 
 fn session(case: &Case<'_>) -> Result<()> {
     in_outer(case, |outer| {
-        let stub = [
-            "-chardev",
-            "serial,id=gdb,path=/dev/ttyS1",
-            "-gdb",
-            "chardev:gdb",
-        ];
+        relay::install(outer, STUB_PORT)?;
         let mut spec = Spec {
-            extra_args: stub.map(str::to_owned).into(),
+            extra_args: vec!["-gdb".to_owned(), format!("tcp:127.0.0.1:{STUB_PORT}")],
             ..machine("one")
         };
         if let Boot::Kernel { image, .. } = &mut spec.boot {
