@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::micro::{self, ENDINGS, Guest};
 use super::{Case, Scenario, Script, Tier};
@@ -33,7 +33,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "linux-cloud",
         tier: Tier::Bochs,
-        about: "Debian's cloud kernel to a shell, a command answered, reboot, poweroff",
+        about: "Debian's cloud kernel to a shell, a command, ballooning, reboot, poweroff",
         limit: Duration::from_secs(600),
         run: cloud,
     },
@@ -101,10 +101,50 @@ fn cloud(case: &Case<'_>) -> Result<()> {
         slept == "2" || slept == "3",
         "a sleep of 2 s took {slept} s"
     );
+    balloon(&mut script)?;
     script.type_line("reboot")?;
     script.expect("on Tessera: 1 CPU")?;
     script.expect(PROMPT)?;
-    power_off(script)
+    // Asked through the xenstore this time.
+    wish(&mut script, b'p', "asked for poweroff")?;
+    script.finish()?.ended_well()
+}
+
+/// Asks the guest shown for something by Ctrl-] and a key.
+fn wish(script: &mut Script, key: u8, said: &str) -> Result<()> {
+    script.type_keys(&[0x1d, key])?;
+    script.expect(said)
+}
+
+/// The kernel's balloon driver gives memory back and takes it again, as the xenstore tells it.
+fn balloon(script: &mut Script) -> Result<()> {
+    let full = memory(script)?;
+    wish(script, b'-', "asked to have 240 MiB")?;
+    wish(script, b'-', "asked to have 224 MiB")?;
+    settles(script, full.saturating_sub(32 << 10))?;
+    wish(script, b'+', "asked to have 240 MiB")?;
+    wish(script, b'+', "asked to have 256 MiB")?;
+    settles(script, full)
+}
+
+/// The memory that the kernel says it has, in KiB.
+fn memory(script: &mut Script) -> Result<u64> {
+    let kib = answer(script, "grep -o '[0-9]* kB' /proc/meminfo | head -1")?;
+    let kib = kib.trim_end_matches(" kB").parse();
+    kib.context("MemTotal is no number")
+}
+
+/// Waits until the kernel has as much memory, to a MiB.
+fn settles(script: &mut Script, wanted: u64) -> Result<()> {
+    let mut found = 0;
+    for _ in 0..10 {
+        found = memory(script)?;
+        if found.abs_diff(wanted) < 1 << 10 {
+            return Ok(());
+        }
+        ask(script, "sleep 1; echo \"lat\"er", "later")?;
+    }
+    anyhow::bail!("the guest has {found} KiB of memory, not {wanted}")
 }
 
 fn standard(case: &Case<'_>) -> Result<()> {
