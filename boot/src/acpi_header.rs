@@ -30,12 +30,13 @@ impl fmt::Display for BadLength {
 pub fn check(header: &[u8; HEADER]) -> Result<(), BadLength> {
     let [a, b, c, d, w, x, y, z, ..] = *header;
     let (signature, length) = ([a, b, c, d], u32::from_le_bytes([w, x, y, z]));
-    let shortest = match &signature {
+    let shortest: u32 = match &signature {
         // The Fixed ACPI Description Table of ACPI 1.0.
         b"FACP" => 116,
         // The Multiple APIC Description Table without entries.
         b"APIC" => 44,
-        _ => HEADER as u32,
+        // The header alone: as many as [`HEADER`].
+        _ => 36,
     };
     if (shortest..=LONGEST).contains(&length) {
         Ok(())

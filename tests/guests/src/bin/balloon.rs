@@ -150,7 +150,7 @@ fn take(t: &mut Report, pair: Pair, list: &mut [u64; LIST]) {
     // Some went where the hypervisor needed them to map all this.
     check!(
         t,
-        got >= GIVEN - OVERHEAD && got <= GIVEN,
+        (GIVEN - OVERHEAD..=GIVEN).contains(&got),
         "frames taken: {got}"
     );
     check!(t, all_zero(TAKEN_AT, got), "what the first left in them");
