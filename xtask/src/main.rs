@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod ci;
 mod doctor;
+mod features;
 mod gdb;
 mod image;
 mod lint;

@@ -14,7 +14,8 @@ use ::system::share::Share;
 use toml::de::DeTable;
 
 use super::problem::Problem;
-use super::table::{Located, Table};
+use super::table::{Located, Table, nearest};
+use crate::features;
 
 /// A description without mistakes of its own; the files it names have not been looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,16 +97,34 @@ fn read_host(mut table: Table<'_>, problems: &mut Vec<Problem>) -> HostConfig {
         ("reboot", End::Reboot),
         ("poweroff", End::Poweroff),
     ];
-    let vmx_mask = table.texts("vmx_mask", r#"vmx_mask = ["ept-1g"]"#, problems);
+    let vmx_mask = read_mask(&mut table, problems);
     let host = HostConfig {
         console: table.choice("console", &console, problems),
         log_level: table.choice("log_level", &log_level, problems),
         on_panic: table.choice("on_panic", &ends, problems),
         on_idle: table.choice("on_idle", &ends, problems),
-        vmx_mask: vmx_mask.map(|mask| mask.value).unwrap_or_default(),
+        vmx_mask,
     };
     table.finish(problems);
     host
+}
+
+/// Names of features to do without. The hypervisor takes them in any case, with `-` or `_`.
+fn read_mask(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Vec<String> {
+    let mask = table.texts("vmx_mask", r#"vmx_mask = ["ept-1g"]"#, problems);
+    let mask = mask.unwrap_or_default();
+    for name in &mask {
+        let plain = name.value.to_ascii_lowercase().replace('_', "-");
+        let text = (!features::names().any(|known| known == plain)).then(|| {
+            let remedy = match nearest(features::names(), &plain) {
+                Some(known) => format!("did you mean \"{known}\"?"),
+                None => "docs/hardware.md lists all".to_owned(),
+            };
+            format!("\"{}\" is no feature of VT-x; {remedy}", name.value)
+        });
+        check(problems, "vmx_mask", name, text);
+    }
+    mask.into_iter().map(|name| name.value).collect()
 }
 
 fn read_domain(

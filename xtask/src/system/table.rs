@@ -127,7 +127,7 @@ impl<'t> Table<'t> {
         example: &str,
         problems: &mut Vec<Problem>,
     ) -> Option<Located<Vec<u32>>> {
-        let read = |value: &DeValue<'_>| list(value, number);
+        let read = |value: &DeValue<'_>| list(value, |item| number(item.get_ref()));
         self.read(key, "a list of whole numbers", example, problems, read)
     }
 
@@ -136,9 +136,16 @@ impl<'t> Table<'t> {
         key: &'static str,
         example: &str,
         problems: &mut Vec<Problem>,
-    ) -> Option<Located<Vec<String>>> {
-        let read = |value: &DeValue<'_>| list(value, |item| item.as_str().map(String::from));
-        self.read(key, "a list of strings", example, problems, read)
+    ) -> Option<Vec<Located<String>>> {
+        let item = |item: &Spanned<DeValue<'_>>| {
+            Some(Located {
+                value: item.get_ref().as_str()?.to_owned(),
+                at: item.span().start,
+            })
+        };
+        let read = |value: &DeValue<'_>| list(value, item);
+        let list = self.read(key, "a list of strings", example, problems, read)?;
+        Some(list.value)
     }
 
     /// One of a few words; the default when the key is not there.
@@ -220,8 +227,7 @@ impl<'t> Table<'t> {
     /// Complains about every key that nobody has asked for.
     pub(super) fn finish(self, problems: &mut Vec<Problem>) {
         for entry in self.entries {
-            let near = |known: &&&str| distance(known, &entry.key) <= 2;
-            let remedy = match self.known.iter().find(near) {
+            let remedy = match nearest(self.known.iter().copied(), &entry.key) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("the keys here are {}", self.known.join(", ")),
             };
@@ -244,9 +250,11 @@ fn number(value: &DeValue<'_>) -> Option<u32> {
     Some(u32::from_str_radix(digits.trim_start_matches('+'), number.radix()).unwrap_or(u32::MAX))
 }
 
-fn list<T>(value: &DeValue<'_>, read: impl Fn(&DeValue<'_>) -> Option<T>) -> Option<Vec<T>> {
-    let items = value.as_array()?;
-    items.iter().map(|item| read(item.get_ref())).collect()
+fn list<T>(
+    value: &DeValue<'_>,
+    read: impl Fn(&Spanned<DeValue<'_>>) -> Option<T>,
+) -> Option<Vec<T>> {
+    value.as_array()?.iter().map(read).collect()
 }
 
 fn kind(value: &DeValue<'_>) -> String {
@@ -259,6 +267,16 @@ fn kind(value: &DeValue<'_>) -> String {
         DeValue::Array(_) => "a list".into(),
         DeValue::Table(_) => "a table".into(),
     }
+}
+
+/// The word among `known` that may have been meant.
+pub(super) fn nearest<'k>(known: impl IntoIterator<Item = &'k str>, word: &str) -> Option<&'k str> {
+    let far = known
+        .into_iter()
+        .map(|known| (distance(known, word), known));
+    let near = far.filter(|(distance, _)| *distance <= 2);
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
 }
 
 /// The number of characters to insert, remove or replace to make one word of the other.

@@ -347,6 +347,34 @@ fn mistakes_in_a_domain() {
 }
 
 #[test]
+fn mistakes_in_the_mask() {
+    let fixture = Fixture::new();
+    let mask = |list: &str| format!("{}[host]\nvmx_mask = {list}\n", with(""));
+    for (list, expected) in [
+        (
+            "[\"vpid\", \"ept-3g\"]",
+            "7:21: vmx_mask: \"ept-3g\" is no feature of VT-x; did you mean \"ept-1g\"?",
+        ),
+        (
+            "[\n\"teleport\"]",
+            "8:1: vmx_mask: \"teleport\" is no feature of VT-x; docs/hardware.md lists all",
+        ),
+        (
+            "\"vpid\"",
+            "7:12: vmx_mask: expected a list of strings, found the string \"vpid\"; write for \
+             example `vmx_mask = [\"ept-1g\"]`",
+        ),
+    ] {
+        assert_eq!(
+            fixture.error(&mask(list)),
+            format!("system.toml:{expected}")
+        );
+    }
+    // As the hypervisor takes them.
+    fixture.pack(&mask("[\"VPID\", \"ept_1g\"]")).unwrap();
+}
+
+#[test]
 fn mistakes_in_sizes() {
     let fixture = Fixture::new();
     let error = |size: &str| {

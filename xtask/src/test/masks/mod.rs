@@ -53,7 +53,7 @@ pub(super) const WHOLE: [Scenario; MODELS.len()] = {
 };
 
 fn sample(case: &Case<'_>) -> Result<()> {
-    let features = Features::of_document(case.artifacts.workspace())?;
+    let features = Features::of_document()?;
     run(
         case,
         &features,
@@ -62,7 +62,7 @@ fn sample(case: &Case<'_>) -> Result<()> {
 }
 
 fn whole(case: &Case<'_>) -> Result<()> {
-    let features = Features::of_document(case.artifacts.workspace())?;
+    let features = Features::of_document()?;
     let ours = |model: &&Model| model.scenario == case.scenario.name;
     let trials: Vec<Trial> = MODELS
         .iter()

@@ -2,21 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 
-use crate::workspace::Workspace;
-
-/// A feature of VT-x as `docs/hardware.md` tells of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Feature {
-    /// As in `vmx.mask=`.
-    pub(super) name: String,
-    pub(super) required: bool,
-    /// The capability MSRs without their common prefix, and bits.
-    pub(super) bits: Vec<(String, u8)>,
-}
+use crate::features::{self, Feature};
 
 /// All features.
 #[derive(Debug)]
@@ -24,18 +13,8 @@ pub(super) struct Features(Vec<Feature>);
 
 impl Features {
     /// Reads the tables of the document.
-    pub(super) fn of_document(ws: &Workspace) -> Result<Self> {
-        let path = ws.root().join("docs/hardware.md");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Self::parse(&text)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
-        let features: Vec<Feature> = rows.map(row).collect::<Result<_>>()?;
-        ensure!(features.len() > 20, "the document has no tables");
-        Ok(Self(features))
+    pub(super) fn of_document() -> Result<Self> {
+        Ok(Self(features::all()?))
     }
 
     /// The required ones among `names`.
@@ -45,39 +24,19 @@ impl Features {
     ) -> impl Iterator<Item = &'a Feature> {
         self.0
             .iter()
-            .filter(|feature| feature.required && names.contains(&feature.name))
+            .filter(|feature| feature.required && names.contains(feature.name))
     }
 
     /// The faults of a machine that lacks `names`.
     pub(super) fn faults(&self, names: &BTreeSet<String>) -> Result<Vec<String>> {
         let mut faults = Vec::new();
-        for feature in self.0.iter().filter(|f| names.contains(&f.name)) {
+        for feature in self.0.iter().filter(|f| names.contains(f.name)) {
             for (msr, bit) in &feature.bits {
                 faults.push(format!("absent-{}-{bit}", number(msr)?));
             }
         }
         Ok(faults)
     }
-}
-
-/// One row after its first back-quote.
-fn row(rest: &str) -> Result<Feature> {
-    let columns: Vec<&str> = rest.split('|').map(str::trim).collect();
-    let [name, bits, kind, _why, ..] = columns.as_slice() else {
-        bail!("a row of the document is no feature's: {rest}");
-    };
-    let bit = |word: &str| -> Option<(String, u8)> {
-        let (msr, bit) = word.split_once(" bit ")?;
-        Some((msr.to_owned(), bit.parse().ok()?))
-    };
-    Ok(Feature {
-        name: name.trim_end_matches('`').to_owned(),
-        required: *kind == "required",
-        bits: bits
-            .split(", ")
-            .map(|word| bit(word).with_context(|| format!("no bit: {word}")))
-            .collect::<Result<_>>()?,
-    })
 }
 
 /// The number of a capability MSR, in hexadecimal.
@@ -181,7 +140,10 @@ const IN_EVERY_CPU: &str = "debug-controls";
 pub(super) fn whole(model: &Model, features: &Features, sets: usize, seed: u64) -> Vec<Trial> {
     let mut random = Random(seed);
     let none = core::iter::once(BTreeSet::new());
-    let alone = features.0.iter().map(|f| BTreeSet::from([f.name.clone()]));
+    let alone = features
+        .0
+        .iter()
+        .map(|f| BTreeSet::from([f.name.to_owned()]));
     let mut sets: Vec<_> = (0..sets)
         .map(|set| random_set(features, set, &mut random))
         .collect();
@@ -205,7 +167,10 @@ pub(super) fn whole(model: &Model, features: &Features, sets: usize, seed: u64) 
 /// which is slow, once each.
 pub(super) fn sample(features: &Features, sets: usize, seed: u64) -> Vec<Trial> {
     let mut random = Random(seed);
-    let alone = features.0.iter().map(|f| BTreeSet::from([f.name.clone()]));
+    let alone = features
+        .0
+        .iter()
+        .map(|f| BTreeSet::from([f.name.to_owned()]));
     let mut missing: Vec<BTreeSet<String>> = alone.collect();
     missing.extend((0..sets).map(|set| random_set(features, set, &mut random)));
     let (unable, able): (Vec<Model>, Vec<Model>) =
@@ -237,12 +202,12 @@ fn random_set(features: &Features, index: usize, random: &mut Random) -> BTreeSe
     let mut set: BTreeSet<String> = wanted
         .iter()
         .filter(|_| random.next().is_multiple_of(2))
-        .map(|feature| feature.name.clone())
+        .map(|feature| feature.name.to_owned())
         .collect();
     if index % 8 == 7 {
         let which = random.next() % (required.len() as u64).max(1);
         let which = required.get(usize::try_from(which).unwrap_or(0));
-        set.extend(which.map(|feature| feature.name.clone()));
+        set.extend(which.map(|feature| feature.name.to_owned()));
     }
     set
 }
@@ -267,20 +232,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn features() -> Features {
-        Features::parse(include_str!("../../../../docs/hardware.md")).unwrap()
+        Features::of_document().unwrap()
     }
 
     #[test]
-    fn the_document_is_understood() {
+    fn every_feature_has_its_faults() {
         let features = features();
         let names = BTreeSet::from(["vpid".to_owned(), "ept".to_owned()]);
         let faults = features.faults(&names).unwrap();
         assert_eq!(faults, ["absent-48b-1", "absent-48b-5", "absent-48c-32"]);
-        let required: Vec<_> = features.required(&names).map(|f| f.name.as_str()).collect();
+        let required: Vec<_> = features.required(&names).map(|f| f.name).collect();
         assert_eq!(required, ["ept"]);
         for feature in &features.0 {
             features
-                .faults(&BTreeSet::from([feature.name.clone()]))
+                .faults(&BTreeSet::from([feature.name.to_owned()]))
                 .unwrap();
         }
     }
