@@ -51,6 +51,8 @@ struct Ring {
     back: Back,
     /// The guest broke the protocol; nothing but a reconnection is listened to.
     broken: bool,
+    /// The log has a line about that.
+    told: bool,
 }
 
 impl DomainStore {
@@ -58,11 +60,15 @@ impl DomainStore {
     #[must_use]
     pub fn new(page: PageRef, port: EvtchnPort) -> Self {
         let back = Back::connect(&page);
-        let broken = false;
+        let ring = Ring {
+            back,
+            broken: false,
+            told: false,
+        };
         Self {
             page,
             port,
-            ring: Mutex::new(Ring { back, broken }),
+            ring: Mutex::new(ring),
         }
     }
 }
@@ -144,7 +150,10 @@ fn serve_with(store: &mut Store, domain: &Arc<Domain>) {
         Err(fault) => {
             ring.broken = true;
             Back::report(&domain.store.page, fault);
-            log::warn!("{}: xenstore ring: {fault:?}, stopped", domain.name);
+            // Once: the guest may break it as often as it likes.
+            if !core::mem::replace(&mut ring.told, true) {
+                log::warn!("{}: xenstore ring: {fault:?}, stopped", domain.name);
+            }
             true
         }
     };
