@@ -25,6 +25,7 @@ use xenstore::{Control, Error, Oversized, Quotas, Store};
 use crate::domain::{Domain, list};
 use crate::evtchn::Service;
 use crate::machine::refuse;
+use crate::mm::frame::frames;
 use crate::mm::page::PageRef;
 use crate::percpu;
 
@@ -212,7 +213,10 @@ impl Ring {
                 Ok::<_, Broken>(taken)
             })?;
             match complete {
-                Ok(true) => store.process(domain.id),
+                Ok(true) => {
+                    store.set_short(frames().is_short());
+                    store.process(domain.id);
+                }
                 Ok(false) => return Ok(moved),
                 Err(Oversized) => return Err(Fault::Protocol),
             }

@@ -91,6 +91,9 @@ impl Store {
             transaction: None,
             body,
         };
+        if self.short && grows(header) {
+            return Err(Error::Enomem);
+        }
         match header.kind {
             kind::WATCH => return self.watch(&request),
             kind::UNWATCH => return self.unwatch(&request),
@@ -578,6 +581,16 @@ impl Store {
             self.commit(request.who, transaction)?;
         }
         Ok(Answer::Ok)
+    }
+}
+
+/// Whether a request can make the store keep more. Within a transaction everything does, but its
+/// end.
+const fn grows(header: MsgHeader) -> bool {
+    match header.kind {
+        kind::WRITE | kind::MKDIR | kind::SET_PERMS | kind::WATCH | kind::TRANSACTION_START => true,
+        kind::TRANSACTION_END | kind::UNWATCH | kind::RESET_WATCHES => false,
+        _ => header.tx_id != 0,
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Store {
     /// Sorted by domain.
     pub(crate) connections: Vec<Connection>,
     pub(crate) quotas: Quotas,
+    /// See [`Store::set_short`].
+    pub(crate) short: bool,
 }
 
 impl Store {
@@ -34,6 +36,7 @@ impl Store {
             tree: Tree::new()?,
             connections: Vec::new(),
             quotas,
+            short: false,
         })
     }
 
@@ -53,6 +56,12 @@ impl Store {
         if let Ok(at) = self.place(id) {
             self.connections.remove(at);
         }
+    }
+
+    /// While memory is short, no domain's request makes the store keep more than it does; such
+    /// requests are refused with [`Error::Enomem`], and so are those within transactions.
+    pub const fn set_short(&mut self, short: bool) {
+        self.short = short;
     }
 
     /// Drops all that a domain has under way: its ring starts anew.

@@ -149,6 +149,13 @@ impl FrameTable {
             .saturating_sub(self.reserve.load(Ordering::Relaxed))
     }
 
+    /// True while nothing more may be kept for domains, whatever their quotas: what is left is the
+    /// hypervisor's. For memory from the heap, which no owner's account limits.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.free_frames() <= self.reserve.load(Ordering::Relaxed) / 2
+    }
+
     /// Frames that an allocation for this owner has to leave free.
     fn left_free(&self, owner: Owner) -> u64 {
         let reserve = self.reserve.load(Ordering::Relaxed);

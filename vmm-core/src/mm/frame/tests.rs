@@ -286,8 +286,10 @@ fn domains_leave_a_reserve() {
     let take = |owner| core::iter::from_fn(|| table.alloc(0, owner)).count();
     assert!(take(Owner::Domain(DomId(1))) > 200);
     assert_eq!((table.free_frames(), table.available()), (32, 0));
+    assert!(!table.is_short());
     assert_eq!(table.alloc(0, Owner::Domain(DomId(2))), None);
     assert_eq!(take(Owner::Tables(DomId(1))), 16);
+    assert!(table.is_short());
     assert_eq!(take(Owner::Hypervisor), 16);
     assert_eq!(table.free_frames(), 0);
 }

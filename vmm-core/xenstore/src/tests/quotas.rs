@@ -100,6 +100,25 @@ fn memory_is_limited_and_comes_back() {
 }
 
 #[test]
+fn nothing_grows_while_memory_is_short() {
+    let mut store = store_with(Quotas::default());
+    write(&mut store, 1, 0, "a", "x").unwrap();
+    let tx = begin(&mut store, 1);
+    write(&mut store, 1, tx, "b", "y").unwrap();
+    store.set_short(true);
+    assert_eq!(write(&mut store, 1, 0, "c", "z"), Err("ENOMEM".into()));
+    assert_eq!(read(&mut store, 1, tx, "a"), Err("ENOMEM".into()));
+    let watch = ask(&mut store, 1, kind::WATCH, 0, b"a\0t\0");
+    assert_eq!(watch, Err("ENOMEM".into()));
+    // What gives memory back, or takes none, goes on.
+    assert_eq!(read(&mut store, 1, 0, "a"), Ok("x".into()));
+    end(&mut store, 1, tx, true).unwrap();
+    word(&mut store, 1, kind::RM, 0, "a").unwrap();
+    store.set_short(false);
+    write(&mut store, 1, 0, "c", "z").unwrap();
+}
+
+#[test]
 fn replies_that_nobody_takes_stop_the_asking() {
     let mut store = store_with(Quotas {
         outstanding: 3,
