@@ -39,8 +39,6 @@ pub struct Config {
 /// Options of the hypervisor itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct HostConfig {
-    /// Where the hypervisor's log and the guests' consoles appear.
-    pub console: Console,
     /// The least severe log messages that are shown.
     pub log_level: LogLevel,
     /// What follows a panic of the hypervisor.
@@ -49,16 +47,6 @@ pub struct HostConfig {
     pub on_idle: End,
     /// Names of optional VT-x features that are to be left unused, as if the CPU had none.
     pub vmx_mask: Vec<String>,
-}
-
-/// The host's console device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Console {
-    /// The first serial port, I/O port 0x3f8.
-    #[default]
-    Com1,
-    /// The second serial port, I/O port 0x2f8.
-    Com2,
 }
 
 /// Log levels as in the `log` crate.

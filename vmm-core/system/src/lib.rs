@@ -24,9 +24,7 @@ pub mod share;
 pub mod synthetic;
 
 pub use archive::{Archive, ArchiveError, File, write_archive};
-pub use config::{
-    Config, ConfigError, Console, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot,
-};
+pub use config::{Config, ConfigError, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot};
 pub use kernel::{Format, Image, Kernel, KernelError};
 pub use quotas::{GrantLimits, QuotaError, Quotas};
 pub use share::Share;

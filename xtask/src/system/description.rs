@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use ::system::config::{
-    self, Console, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
+    self, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
     MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
 };
 use ::system::quotas::{
@@ -83,7 +83,6 @@ pub(super) fn read(source: &str) -> Result<Description, Vec<Problem>> {
 }
 
 fn read_host(mut table: Table<'_>, problems: &mut Vec<Problem>) -> HostConfig {
-    let console = [("com1", Console::Com1), ("com2", Console::Com2)];
     let log_level = [
         ("off", LogLevel::Off),
         ("error", LogLevel::Error),
@@ -99,7 +98,6 @@ fn read_host(mut table: Table<'_>, problems: &mut Vec<Problem>) -> HostConfig {
     ];
     let vmx_mask = read_mask(&mut table, problems);
     let host = HostConfig {
-        console: table.choice("console", &console, problems),
         log_level: table.choice("log_level", &log_level, problems),
         on_panic: table.choice("on_panic", &ends, problems),
         on_idle: table.choice("on_idle", &ends, problems),

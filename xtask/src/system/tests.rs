@@ -1,7 +1,7 @@
 //! Descriptions in a directory of their own: what is packed, and what each mistake is told.
 
 use super::*;
-use ::system::config::{Console, End, LogLevel, OnReboot};
+use ::system::config::{End, LogLevel, OnReboot};
 use ::system::kernel::{Format, Image, compress_lz4};
 use ::system::synthetic::compressed::GZIP;
 use ::system::synthetic::{Elf, bzimage};
@@ -66,7 +66,6 @@ fn a_full_description_is_packed() {
     let fixture = Fixture::new();
     let description = r#"
         [host]
-        console = "com2"
         log_level = "debug"
         on_panic = "reboot"
         on_idle = "halt"
@@ -105,10 +104,7 @@ fn a_full_description_is_packed() {
     );
     let archive = Archive::parse(&bytes).unwrap();
     let host = &archive.config().host;
-    assert_eq!(
-        (host.console, host.log_level),
-        (Console::Com2, LogLevel::Debug)
-    );
+    assert_eq!(host.log_level, LogLevel::Debug);
     assert_eq!((host.on_panic, host.on_idle), (End::Reboot, End::Halt));
     assert_eq!(host.vmx_mask, ["ept-1g", "vpid"]);
     let [debian, micro] = archive.config().domains.as_slice() else {

@@ -102,7 +102,7 @@ fn errors_name_the_trouble() {
     old[8] = 9;
     assert_eq!(
         text(&old),
-        "boot archive has format version 9, expected 2: \
+        "boot archive has format version 9, expected 3: \
          pack it again with the tools of this release"
     );
     let mut bad = bytes.clone();
@@ -152,7 +152,7 @@ fn lengths_that_overflow_are_an_error() {
         let manifest = postcard::to_allocvec(&manifest).unwrap();
         let mut bytes = vec![0; 8192];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8] = 2;
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&(32 + manifest.len() as u64).to_le_bytes());
         bytes[24..32].copy_from_slice(&8192u64.to_le_bytes());
         bytes[32..32 + manifest.len()].copy_from_slice(&manifest);
@@ -192,7 +192,7 @@ proptest! {
         let length = 32 + manifest.len();
         let mut bytes = vec![0; length];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8] = 2;
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&(length as u64).to_le_bytes());
         bytes[24..32].copy_from_slice(&(length as u64).to_le_bytes());
         bytes[32..].copy_from_slice(&manifest);
