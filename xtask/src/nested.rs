@@ -4,10 +4,9 @@
 //! Whoever wants one boots it once with the files it needs and uses it for any number of runs:
 //!
 //! ```ignore
-//! let mut outer = Outer::boot(ws, &Layout { files: &[("tessera", image)], ..Layout::new() },
-//!                             &log, limit)?;
+//! let mut outer = Outer::boot(ws, &Layout::new(&[("tessera.iso", iso)]), &log, limit)?;
 //! outer.ask("modprobe kvm_intel")?;
-//! outer.start_qemu(&Spec::new(Kind::Qemu, Boot::Iso("tessera.iso".into())), &[])?;
+//! outer.start_qemu(&Spec::new(Kind::Qemu, Boot::Iso("tessera.iso".into())))?;
 //! outer.line().expect("~ # ")?;            // the inner machine's serial line is ours now
 //! outer.line().type_line("poweroff")?;
 //! outer.qemu_ended()?.ended_well()?;
