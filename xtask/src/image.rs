@@ -57,7 +57,7 @@ const LEAST_MIB: u64 = 1024;
 const MOST_MIB: u64 = 8192;
 
 impl MachineSize {
-    /// For the domains of a configuration.
+    /// For the domains of a configuration, with room for what each may have by ballooning.
     fn of(config: &Config) -> Self {
         let cpus = config
             .domains
@@ -66,7 +66,7 @@ impl MachineSize {
         let pages: u64 = config
             .domains
             .iter()
-            .map(|domain| domain.memory_pages)
+            .map(|domain| domain.quotas.max_memory_pages)
             .sum();
         let memory = (pages / 256)
             .saturating_add(OVERHEAD_MIB)
@@ -389,6 +389,9 @@ mod tests {
                 memory_mib: 1536
             }
         );
+        let mut grows = domain(65536, None);
+        grows.quotas.max_memory_pages = 1 << 19;
+        assert_eq!(size(vec![grows]).memory_mib, 2304);
         assert_eq!(size(vec![domain(1 << 40, None)]).memory_mib, 8192);
     }
 
