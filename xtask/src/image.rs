@@ -171,7 +171,6 @@ const MODULES: &[&str] = &[
     "iso9660",
     "search_fs_file",
     "multiboot2",
-    "linux",
     "normal",
     "configfile",
     "boot",

@@ -185,7 +185,7 @@ fn write_image(ws: &Workspace, layout: &Layout<'_>, iso: &Path) -> Result<()> {
             ("base.img", &base.join("initrd.img")),
             ("files.img", &extra),
         ],
-        modules: &[],
+        modules: &["linux"],
     };
     image::write(&contents, iso)?;
     fs::remove_file(&extra).with_context(|| format!("cannot remove {}", extra.display()))
