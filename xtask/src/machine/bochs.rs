@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 
 /// The model whose VT-x has all the optional features; see docs/using.md for others.
 const MODEL: &str = "corei7_skylake_x";
+/// The most memory in MiB that Bochs takes for the machine's; it keeps the rest in a file.
+const MOST_HOST_MIB: u32 = 2048;
 /// How long Bochs may take to open the serial connection.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -130,7 +132,11 @@ fn configuration(spec: &Spec, iso: &Path, lines: &[String], bochs: &Bochs) -> St
         spec.cpus,
         ips(spec.pace)
     ));
-    line(format_args!("memory: guest={0}, host={0}", spec.memory_mib));
+    line(format_args!(
+        "memory: guest={}, host={}",
+        spec.memory_mib,
+        spec.memory_mib.min(MOST_HOST_MIB)
+    ));
     line(format_args!("romimage: file={}", bochs::BIOS));
     line(format_args!("vgaromimage: file={}", bochs::VGA_BIOS));
     line(format_args!(
