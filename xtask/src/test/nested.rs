@@ -213,6 +213,11 @@ fn exits(case: &Case<'_>) -> Result<()> {
             let own = phase
                 .with_context(|| format!("no phase {name}"))?
                 .of_hypervisor();
+            // An exit of the guest's cannot end without the hypervisor's VMRESUME.
+            ensure!(
+                *allowed == 0.0 || own >= 0.95,
+                "{name} costs {own:.2} exits to KVM: most went uncounted"
+            );
             // The first mark's VMRESUME counts as well.
             ensure!(
                 own <= allowed + 0.05,
