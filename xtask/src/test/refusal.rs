@@ -71,16 +71,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 pub(super) fn hello(case: &Case<'_>) -> String {
-    micro::description(case.artifacts, &[HELLO])
+    micro::description(case.artifacts, &[Guest::new("hello")])
 }
-
-const HELLO: Guest = Guest {
-    name: "hello",
-    program: "hello",
-    vcpus: 1,
-    cmdline: "",
-    keys: "",
-};
 
 /// Boots and checks that the run ends by power-off after an error line with all of `words`.
 pub(super) fn refused(case: &Case<'_>, spec: &Spec, words: &[&str]) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::session::{Expected, check, run};
 use crate::build;
-use crate::test::micro::{self, Guest};
+use crate::test::refusal::hello;
 use crate::test::{Case, Scenario, Tier};
 
 pub(in crate::test) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -45,14 +45,7 @@ fn session(case: &Case<'_>) -> Result<()> {
     let artifacts = case.artifacts;
     let name = case.scenario.name;
     let config = artifacts.file(name, "toml");
-    let guest = Guest {
-        name: "hello",
-        program: "hello",
-        vcpus: 1,
-        cmdline: "",
-        keys: "",
-    };
-    fs::write(&config, micro::description(artifacts, &[guest])).context("writing the system")?;
+    fs::write(&config, hello(case)).context("writing the system")?;
     let debug = build::tracing_hypervisor(artifacts.workspace())?.debug;
     let script = BOOT.replace("@CORE_START@", &core_start(&debug)?);
     let config = config.display().to_string();
