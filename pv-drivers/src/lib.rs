@@ -8,6 +8,7 @@ pub mod byte_ring;
 pub mod console;
 pub mod guest;
 pub mod hypercall;
+pub mod ring;
 pub mod shared_page;
 #[cfg(test)]
 mod test_page;

@@ -9,6 +9,7 @@
 mod layout;
 
 pub mod addr;
+pub mod blkif;
 pub mod console;
 pub mod cpuid;
 pub mod elfnote;
@@ -19,12 +20,15 @@ pub mod hvm;
 pub mod hypercall;
 pub mod ids;
 pub mod memory;
+pub mod netif;
+pub mod ring;
 pub mod sched;
 pub mod shared_info;
 pub mod start_info;
 pub mod vcpu;
 pub mod vm_assist;
 pub mod xen_version;
+pub mod xenbus;
 pub mod xs_wire;
 
 pub use addr::{Gfn, Gpa, Gva, Hpa, Mfn, PAGE_SHIFT, PAGE_SIZE};
