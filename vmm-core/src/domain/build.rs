@@ -131,7 +131,6 @@ pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
     let (entry, parts) = assemble(machine, config_index, id, &mut p2m, &mut stats)?;
     let domain = finish(machine, config_index, id, p2m, parts)?;
     stats.report(&domain.name, &entry);
-    store::introduce(&domain)?;
     start(config, &domain, &entry);
     Ok(domain)
 }
@@ -342,6 +341,7 @@ fn finish(
         life: Life::new(config.vcpus),
     });
     domain.publish_time();
+    store::introduce(&domain)?;
     admission.keep();
     Ok(domain)
 }
