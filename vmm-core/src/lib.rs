@@ -18,6 +18,7 @@ pub mod fault;
 pub mod grant;
 pub mod hypercall;
 pub mod intr;
+pub mod leftovers;
 pub mod machine;
 pub mod mm;
 pub mod percpu;

@@ -168,12 +168,6 @@ fn build_all() {
     }
 }
 
-/// True when the boot pCPU has something to do that no vCPU does.
-#[must_use]
-pub fn has_work() -> bool {
-    lifecycle::has_ended() || store::has_more()
-}
-
 /// Frees the domains that have ended and does what follows.
 pub fn reap() {
     while let Some(domain) = lifecycle::take_ended() {

@@ -135,8 +135,8 @@ impl State {
     }
 }
 
-/// Takes what was typed and gives it to whom it is for; serves domains that had more to say.
-/// Called on the boot pCPU, which gets the serial line's interrupts.
+/// Takes what was typed and gives it to whom it is for. Called on the boot pCPU, which gets the
+/// serial line's interrupts.
 pub fn poll() {
     while let Some(byte) = platform::console_read() {
         let input = MUX.lock().input(byte, &mut to_line);
@@ -160,6 +160,10 @@ pub fn poll() {
             }
         }
     }
+}
+
+/// Serves the domains that had more to say than their share.
+pub fn serve_more() {
     if MORE.swap(false, Ordering::AcqRel) {
         for domain in list::all() {
             serve(&domain);
@@ -167,7 +171,7 @@ pub fn poll() {
     }
 }
 
-/// True when [`poll`] has something to do that no interrupt announces.
+/// True when [`serve_more`] has something to do.
 #[must_use]
 pub fn has_more() -> bool {
     MORE.load(Ordering::Acquire)

@@ -27,6 +27,7 @@ use vmx::VmxOn;
 use vmx::cpu::apic::{self, TscDeadline};
 
 use crate::domain::VcpuRef;
+use crate::leftovers;
 use crate::percpu::{self, PerCpu};
 use crate::time::{self, Tsc};
 use crate::vcpu::runstate;
@@ -67,7 +68,9 @@ pub fn cpu_loop(vmx: &VmxOn) -> ! {
         if cpu.id == 0 {
             crate::start::reap();
             crate::console::poll();
-            crate::store::poll();
+            if leftovers::due() <= Tsc::now() {
+                leftovers::serve();
+            }
         }
         let now = Tsc::now();
         let next = cpu.run_queue.lock().begin_next(now);
@@ -79,13 +82,21 @@ pub fn cpu_loop(vmx: &VmxOn) -> ! {
     }
 }
 
-/// Waits for an interrupt, or for the first sleeper's time.
+/// Does what is left over, or waits for an interrupt or for the first sleeper's time.
 fn idle(cpu: &PerCpu) {
     pass::become_idle(cpu);
+    if cpu.id == 0 && leftovers::any() {
+        leftovers::serve();
+    } else {
+        wait(cpu);
+    }
+    pass::become_busy(cpu);
+}
+
+fn wait(cpu: &PerCpu) {
     let deadline = cpu.run_queue.lock().next_deadline();
     if !cpu.need_resched.load(Ordering::SeqCst) && deadline > Tsc::now() {
         apic::arm_timer((deadline != Tsc::NEVER).then_some(TscDeadline(deadline.0)));
         vmx::cpu::idle::wait_for_interrupt();
     }
-    pass::become_busy(cpu);
 }

@@ -1,7 +1,8 @@
 //! The xenstore's place in the hypervisor: every domain's ring, and the one [`Store`] behind them.
 //!
 //! A domain's event brings its requests in; replies, and events for any domain, go out in the same
-//! exit. What a domain asks beyond its share of one exit is left for the boot pCPU ([`poll`]).
+//! exit. What a domain asks beyond its share of one exit is left over
+//! ([`leftovers`](crate::leftovers)).
 //!
 //! Locks are taken in this order: the store, a domain's ring, what [`Domain`] says.
 #![deny(
@@ -124,8 +125,8 @@ pub fn serve(domain: &Arc<Domain>) {
     }
 }
 
-/// Serves the domains that asked more than their share. Called on the boot pCPU.
-pub fn poll() {
+/// Serves the domains that asked more than their share.
+pub fn serve_more() {
     if !MORE.swap(false, Ordering::AcqRel) {
         return;
     }
@@ -138,7 +139,7 @@ pub fn poll() {
     }
 }
 
-/// True when [`poll`] has something to do.
+/// True when [`serve_more`] has something to do.
 #[must_use]
 pub fn has_more() -> bool {
     MORE.load(Ordering::Acquire)

@@ -13,8 +13,9 @@ use crate::bits::low32;
 use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
 use crate::exit::{self, Next};
 use crate::fault::CrashReason;
+use crate::leftovers;
 use crate::percpu::{NO_DOMAIN, PerCpu};
-use crate::sched::Stop;
+use crate::sched::{RunQueue, Stop};
 use crate::time::Tsc;
 
 /// [`CpuContext::stop`](super::context::CpuContext::stop) is to be found: a time that is always
@@ -154,14 +155,43 @@ fn go_offline(vcpu: &VcpuRef) {
 struct Turn {
     /// When the scheduler is to look whether the turn is over.
     until: Tsc,
+    /// When the pCPU has other work to do.
+    leftovers: Tsc,
+}
+
+impl Turn {
+    fn begin(cpu: &PerCpu, now: Tsc) -> Self {
+        let mut turn = Self {
+            until: Tsc::NEVER,
+            leftovers: leftovers_due(cpu),
+        };
+        turn.go_on(&cpu.run_queue.lock(), now);
+        turn
+    }
+
+    /// Finds how long it goes on.
+    fn go_on(&mut self, queue: &RunQueue, now: Tsc) {
+        self.until = queue.until(now).min(self.leftovers);
+    }
+
+    fn is_over(&self, queue: &RunQueue, now: Tsc) -> bool {
+        self.leftovers <= now || queue.is_over(now)
+    }
+}
+
+/// When a pCPU has a round of [`leftovers`] to do.
+fn leftovers_due(cpu: &PerCpu) -> Tsc {
+    if cpu.id == 0 {
+        leftovers::due()
+    } else {
+        Tsc::NEVER
+    }
 }
 
 impl Running<'_> {
     /// The loop proper. Most exits take the straight way through it.
     fn run(mut self, cpu: &PerCpu) -> Leave {
-        let mut turn = Turn {
-            until: cpu.run_queue.lock().until(Tsc::now()),
-        };
+        let mut turn = Turn::begin(cpu, Tsc::now());
         self.end_poll();
         self.recheck_deadlines();
         // Others may have set the local APIC's timer meanwhile.
@@ -318,15 +348,16 @@ impl Running<'_> {
     #[cold]
     fn reschedule(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Option<Leave> {
         cpu.need_resched.store(false, Ordering::SeqCst);
-        if cpu.id == 0 && (crate::start::has_work() || crate::console::has_more()) {
+        if cpu.id == 0 && lifecycle::has_ended() {
             cpu.need_resched.store(true, Ordering::SeqCst);
             return Some(Leave::Preempted);
         }
+        turn.leftovers = leftovers_due(cpu);
         let queue = cpu.run_queue.lock();
-        if queue.is_over(now) {
+        if turn.is_over(&queue, now) {
             return Some(Leave::Preempted);
         }
-        turn.until = queue.until(now);
+        turn.go_on(&queue, now);
         drop(queue);
         self.recheck_deadlines();
         None
@@ -343,8 +374,8 @@ impl Running<'_> {
         let over = {
             let mut queue = cpu.run_queue.lock();
             queue.wake_due(now);
-            turn.until = queue.until(now);
-            queue.is_over(now)
+            turn.go_on(&queue, now);
+            turn.is_over(&queue, now)
         };
         self.find_stop(cpu, turn, now);
         // The events just raised are looked at in a moment.

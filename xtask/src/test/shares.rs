@@ -37,6 +37,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         limit: Duration::from_secs(240),
         run: wakes,
     },
+    Scenario {
+        name: "sched-leftovers",
+        tier: Tier::Bochs,
+        about: "a guest that never lets the xenstore rest leaves the boot CPU's guest most of its time",
+        limit: Duration::from_secs(120),
+        run: leftovers,
+    },
 ];
 
 /// How often a busy domain reports, and how often in all.
@@ -193,6 +200,32 @@ fn wakes(case: &Case<'_>) -> Result<()> {
         },
     ];
     micro::all_pass(case, 1, &guests)
+}
+
+fn leftovers(case: &Case<'_>) -> Result<()> {
+    let chatter = Guest {
+        cmdline: "ms=3000",
+        keys: "affinity = [1]",
+        ..Guest::new("chatter")
+    };
+    let worker = Guest {
+        name: "worker",
+        cmdline: "reports=4",
+        keys: "affinity = [0]",
+        ..Guest::new("share")
+    };
+    let said = micro::boot(case, 2, &[chatter, worker])?;
+    micro::passed(&said, &[chatter, worker])?;
+    let reports = reports(said.lines_of(worker.name, chatter.name));
+    let (_, last) = reports.last_key_value().context("no reports")?;
+    // Beside a chatter that wins it waits for all of the three seconds, and then runs for two.
+    ensure!(
+        last.runnable < last.running / 2.0,
+        "the worker ran for {} ns and waited for {} ns",
+        last.running,
+        last.runnable
+    );
+    Ok(())
 }
 
 #[cfg(test)]
