@@ -4,6 +4,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cpu::{self, Fault};
 use crate::interrupts::{self, Frame};
 
 /// #DB.
@@ -18,6 +19,8 @@ pub const DR6_CLEAR: u64 = 0xffff_0ff0;
 pub const DR7_GD: u64 = 1 << 13;
 const DR7_FIXED: u64 = 1 << 10;
 const TRAP_FLAG: u64 = 1 << 8;
+const IA32_DEBUGCTL: u32 = 0x1d9;
+const DEBUGCTL_BTF: u64 = 1 << 1;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static RIP: AtomicU64 = AtomicU64::new(0);
@@ -112,6 +115,14 @@ pub fn step_over_cpuid() -> u64 {
         );
     }
     after
+}
+
+/// Has single steps trap on branches only, until the next debug exception.
+///
+/// # Errors
+/// The fault, where IA32_DEBUGCTL cannot be written.
+pub fn step_branches_only() -> Result<(), Fault> {
+    cpu::wrmsr(IA32_DEBUGCTL, DEBUGCTL_BTF)
 }
 
 /// Executes INT1 behind a MOV to SS while single stepping. Returns the address after it.

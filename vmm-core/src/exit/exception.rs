@@ -7,7 +7,9 @@ use vmx::vmcs::field;
 
 use super::Outcome;
 use crate::platform;
+use crate::policy::msr::DEBUGCTL_BTF;
 use crate::vcpu::Running;
+use crate::vcpu::access::{SHADOW, TRAP_FLAG};
 
 /// The vectors to intercept: #DB (1), #AC (17) and #MC (18).
 pub const BITMAP: u32 = 1 << 1 | 1 << 17 | 1 << 18;
@@ -22,15 +24,8 @@ const DR6_RTM: u64 = 1 << 16;
 const DR6_CONDITIONS: u64 = 0x1_e80f;
 /// DR7.GD, which a #DB clears.
 const DR7_GD: u64 = 1 << 13;
-/// IA32_DEBUGCTL.LBR and BTF, which a #DB clears.
+/// IA32_DEBUGCTL.LBR, which a #DB clears, as it does BTF.
 const DEBUGCTL_LBR: u64 = 1 << 0;
-const DEBUGCTL_BTF: u64 = 1 << 1;
-/// RFLAGS.TF.
-const TRAP_FLAG: u64 = 1 << 8;
-/// Blocking by STI and by MOV SS.
-const SHADOW: u32 = 0x3;
-/// "BS" of the pending debug exceptions.
-const PENDING_SINGLE_STEP: u64 = 1 << 14;
 
 /// Handles an intercepted exception: the guest gets it back as if there had been no exit.
 #[inline(never)]
@@ -60,14 +55,8 @@ pub fn handle(v: &mut Running<'_>, info: ExceptionInfo) -> Outcome {
 /// State").
 fn satisfy_entry_checks(v: &mut Running<'_>) {
     let blocking = v.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE);
-    let steps = v.vmcs.read(field::GUEST_RFLAGS) & TRAP_FLAG != 0
-        && v.vmcs.read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF == 0;
-    if steps && blocking & SHADOW != 0 {
-        let pending = v.vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
-        v.vmcs.write(
-            field::GUEST_PENDING_DEBUG_EXCEPTIONS,
-            pending | PENDING_SINGLE_STEP,
-        );
+    if blocking & SHADOW != 0 && v.vmcs.read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
+        v.pend_single_step();
     }
 }
 

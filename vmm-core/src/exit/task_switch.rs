@@ -11,6 +11,7 @@ use crate::fault::GuestFault;
 use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Linear};
 use crate::task::{self, Begun, Cause, Request, State};
 use crate::vcpu::Running;
+use crate::vcpu::access::SHADOW;
 
 /// The segment registers in the order of [`task::Selectors`].
 const SEGMENTS: [SegmentName; 6] = [
@@ -27,8 +28,7 @@ const TASK_SWITCHED: u64 = 1 << 3;
 const DR7_LOCAL: u64 = 0x155;
 /// DR6.BT.
 const DR6_TASK: u64 = 1 << 15;
-/// Blocking by STI, by MOV SS, and by NMI.
-const SHADOW: u32 = 0x3;
+/// Blocking by NMI.
 const NMI_BLOCKED: u32 = 1 << 3;
 
 /// Handles a task switch.

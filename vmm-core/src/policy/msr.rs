@@ -187,8 +187,8 @@ const MISC_ENABLE_UNAVAILABLE: u64 = 1 << 11 | 1 << 12;
 const FEATURE_CONTROL_LOCKED: u64 = 1 << 0;
 const CPUID_FAULTING_AVAILABLE: u64 = 1 << 31;
 const CPUID_FAULTING: u64 = 1 << 0;
-/// Single-step on branches. LBR stays off: its stack is not switched.
-const DEBUGCTL_BTF: u64 = 1 << 1;
+/// IA32_DEBUGCTL.BTF: RFLAGS.TF traps branches only. LBR stays off: its stack is not switched.
+pub const DEBUGCTL_BTF: u64 = 1 << 1;
 
 /// Bits of IA32_ARCH_CAPABILITIES that say which flaws the processor does not have, or how it
 /// clears its buffers: RDCL_NO, IBRS_ALL, RSBA, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO,

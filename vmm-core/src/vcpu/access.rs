@@ -8,6 +8,7 @@ use crate::exit::cr::{self, cr4, efer};
 use crate::exit::{Next, Outcome};
 use crate::fault::{CrashReason, GuestFault};
 use crate::mm::guest_mem::{Access, AccessError, GuestMemory, Kernel, Linear};
+use crate::policy::msr::DEBUGCTL_BTF;
 
 /// Encoding number of RSP.
 const RSP: u8 = vmx::RSP;
@@ -16,9 +17,9 @@ const PAGING: u64 = 1 << 31;
 /// RFLAGS.AC.
 const ALIGNMENT_CHECK: u64 = 1 << 18;
 /// RFLAGS.TF.
-const TRAP_FLAG: u64 = 1 << 8;
+pub(crate) const TRAP_FLAG: u64 = 1 << 8;
 /// Blocking by STI and by MOV SS (SDM 3C, "Guest Non-Register State").
-const SHADOW: u32 = 0x3;
+pub(crate) const SHADOW: u32 = 0x3;
 /// "BS" of the pending debug exceptions: a single-step trap.
 const PENDING_SINGLE_STEP: u64 = 1 << 14;
 /// "L" of the access rights of CS.
@@ -272,7 +273,7 @@ impl Running<'_> {
             self.end_shadow(state);
         }
         if self.vmcs.read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
-            self.single_step();
+            self.pend_single_step();
         }
     }
 
@@ -283,9 +284,15 @@ impl Running<'_> {
             .write(field::GUEST_INTERRUPTIBILITY_STATE, state & !SHADOW);
     }
 
+    /// Has a single step trap before the guest's next instruction, with RFLAGS.TF set; unless
+    /// IA32_DEBUGCTL.BTF leaves that to branches, which no instruction is that exits (SDM 3B,
+    /// "Single-Stepping on Branches").
     #[cold]
     #[inline(never)]
-    fn single_step(&mut self) {
+    pub fn pend_single_step(&mut self) {
+        if self.vmcs.read(field::GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF != 0 {
+            return;
+        }
         let pending = self.vmcs.read(field::GUEST_PENDING_DEBUG_EXCEPTIONS);
         self.vmcs.write(
             field::GUEST_PENDING_DEBUG_EXCEPTIONS,

@@ -5,14 +5,13 @@ use core::sync::atomic::Ordering;
 use vmx::event::{self, Event, EventKind};
 use vmx::vmcs::field;
 
+use super::access::SHADOW;
 use super::{Running, VcpuInfo};
 use crate::fault::GuestFault;
 use crate::intr::inject::{Combined, Decision, First, Inject, Pending, Readiness, combine, decide};
 
 /// RFLAGS.IF.
 const INTERRUPT_FLAG: u64 = 1 << 9;
-/// Blocking by STI and by MOV SS.
-const SHADOW: u32 = 0x3;
 /// Blocking by NMI.
 const NMI_BLOCKED: u32 = 1 << 3;
 /// CR0.PE.

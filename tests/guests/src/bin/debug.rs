@@ -24,6 +24,15 @@ fn run(t: &mut Report) {
     };
     check_eq!(t, debug::take(), stepped, "a single step over CPUID");
 
+    check_eq!(t, debug::step_branches_only(), Ok(()), "IA32_DEBUGCTL.BTF");
+    let rip = debug::step_over_cpuid();
+    let seen = debug::take();
+    check!(
+        t,
+        seen.rip != rip,
+        "no trap behind CPUID while only branches are stepped ({seen:x?})"
+    );
+
     let rip = debug::int1_in_shadow();
     let seen = debug::take();
     check!(t, seen.count >= 1, "INT1 behind MOV SS raises #DB");
