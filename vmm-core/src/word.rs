@@ -9,8 +9,6 @@ pub(crate) trait Word<T> {
     fn get(&self) -> T;
     /// Writes it.
     fn set(&self, value: T);
-    /// Writes it, and returns what it was.
-    fn replace(&self, value: T) -> T;
     /// Writes `new` if it was `old`; false if it was not.
     fn change(&self, old: T, new: T) -> bool;
     /// Sets bits, and returns what it was.
@@ -33,11 +31,6 @@ macro_rules! word {
             #[inline]
             fn set(&self, value: $value) {
                 self.store(value, Ordering::SeqCst);
-            }
-
-            #[inline]
-            fn replace(&self, value: $value) -> $value {
-                self.swap(value, Ordering::SeqCst)
             }
 
             #[inline]

@@ -7,7 +7,7 @@ use abi::VcpuId;
 use crate::domain::VcpuRef;
 use crate::intr::inbox::route;
 use crate::intr::vlapic::{Actions, DeliveryMode, Ipi};
-use crate::vcpu::{InitialState, RunState, Running, Signals, VcpuInfo};
+use crate::vcpu::{InitialState, Running, VcpuInfo};
 
 /// Does what a write to the local APIC asks for.
 pub fn perform(v: &mut Running<'_>, actions: Actions) {
@@ -51,14 +51,7 @@ fn deliver(target: &VcpuRef, ipi: Ipi, signature: u32) {
                 target.kick();
             }
         }
-        DeliveryMode::Init => {
-            // A vCPU that has not started stays where it is and listens for a start-up IPI.
-            if target.state() == RunState::Offline {
-                target.wait_for_sipi.store(true, Ordering::SeqCst);
-            } else {
-                target.signal(Signals::INIT);
-            }
-        }
+        DeliveryMode::Init => target.init(),
         DeliveryMode::Startup => {
             if target.wait_for_sipi.swap(false, Ordering::SeqCst) {
                 target.start(InitialState::startup(ipi.vector, signature));

@@ -17,7 +17,7 @@ use crate::domain::VcpuRef;
 use crate::exit::Next;
 use crate::mm::span::Span;
 use crate::time::Tsc;
-use crate::vcpu::{RunState, Signals, VcpuInfo, runstate};
+use crate::vcpu::{Signals, VcpuInfo, runstate};
 
 #[inline(never)]
 pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
@@ -53,9 +53,7 @@ fn op_on(ctx: &mut Ctx<'_, '_>, command: u64, vcpu: &VcpuRef, arg: u64) -> Hyper
         UP => up(vcpu),
         DOWN => return down(ctx, vcpu),
         // One that is told to go down is down, though it may first have to get a pCPU to do so.
-        IS_UP => Ok(u64::from(
-            vcpu.state() != RunState::Offline && !vcpu.signals().contains(Signals::DOWN),
-        )),
+        IS_UP => Ok(u64::from(!vcpu.signals().contains(Signals::DOWN))),
         SEND_NMI if arg != 0 => Err(Errno::Einval),
         SEND_NMI => {
             if vcpu.inbox.post_nmi() {
@@ -102,9 +100,7 @@ fn down(ctx: &Ctx<'_, '_>, vcpu: &VcpuRef) -> HypercallOutcome {
     if ctx.v.vcpu.is(vcpu) {
         return HypercallOutcome::DoneThen(0, Next::Offline);
     }
-    if vcpu.state() != RunState::Offline {
-        vcpu.signal(Signals::DOWN);
-    }
+    vcpu.signal(Signals::DOWN);
     HypercallOutcome::Done(0)
 }
 

@@ -35,7 +35,7 @@ use abi::VcpuId;
 use bitflags::bitflags;
 use spin::Mutex;
 
-use crate::domain::{Domain, VcpuRef, lifecycle};
+use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
 use crate::intr::inbox::Inbox;
 use crate::percpu;
 use crate::sched;
@@ -85,7 +85,7 @@ bitflags! {
         const TIMERS = 1 << 5;
         /// A port this vCPU polls became pending.
         const POLL_DONE = 1 << 6;
-        /// The guest asked that the vCPU be stopped.
+        /// The guest wants the vCPU down, as it is at first; stays until the guest wants it up.
         const DOWN = 1 << 7;
     }
 }
@@ -186,7 +186,12 @@ impl Vcpu {
         self.standing.set_signals(signals);
     }
 
-    /// Takes all signals.
+    /// Takes back signals that are no longer meant.
+    pub(crate) fn clear_signals(&self, signals: Signals) {
+        self.standing.clear_signals(signals);
+    }
+
+    /// Takes all signals; [`Signals::DOWN`] stays.
     pub(crate) fn take_signals(&self) -> Signals {
         self.standing.take_signals()
     }
@@ -224,13 +229,13 @@ impl VcpuRef {
         self.kick();
     }
 
-    /// Starts an offline vCPU with the state given; false when it is not offline.
-    pub fn start(&self, state: InitialState) -> bool {
+    /// Starts a vCPU with the state given.
+    pub fn start(&self, state: InitialState) {
         *self.initial.lock() = Some(state);
         self.set_signals(Signals::START);
         self.initialised.store(true, Ordering::SeqCst);
         self.wait_for_sipi.store(false, Ordering::SeqCst);
-        self.online()
+        self.online();
     }
 
     /// Gives a vCPU that has none the state it will start with, without starting it; false when
@@ -245,15 +250,39 @@ impl VcpuRef {
         true
     }
 
-    /// Lets an offline vCPU run; false when it is not offline.
-    pub fn online(&self) -> bool {
-        let started = self.transition(RunState::Offline, RunState::Runnable);
-        if started {
+    /// Lets an offline vCPU run, and one that is on its way there come back at once.
+    pub fn online(&self) {
+        if self.standing.up() {
             self.domain().online.fetch_add(1, Ordering::SeqCst);
-            sched::settle(self);
-            sched::enqueue(self.clone());
+            self.settle_and_enqueue();
         }
-        started
+    }
+
+    /// Takes the vCPU that has left its pCPU offline, unless its domain ended or the guest wants
+    /// it up meanwhile. With the last one the domain has powered off.
+    pub(crate) fn go_offline(&self) {
+        self.transition(RunState::Running, RunState::Offline);
+        if self.signals().contains(Signals::DIE) {
+            self.signal_death();
+        } else if self.standing.come_back() {
+            self.settle_and_enqueue();
+        } else if self.domain().online.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.domain().shut_down(ShutdownReason::Poweroff);
+        }
+    }
+
+    fn settle_and_enqueue(&self) {
+        sched::settle(self);
+        sched::enqueue(self.clone());
+    }
+
+    /// An INIT: the vCPU goes back to its reset state and waits for a start-up IPI, which may come
+    /// at once.
+    pub fn init(&self) {
+        self.clear_signals(Signals::START);
+        self.initialised.store(false, Ordering::SeqCst);
+        self.wait_for_sipi.store(true, Ordering::SeqCst);
+        self.signal(Signals::INIT | Signals::DOWN);
     }
 
     /// Charges the time since the last change to the state that ends.

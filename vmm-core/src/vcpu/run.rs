@@ -114,7 +114,7 @@ fn leave_cpu(
             cpu.run_queue.lock().stop(vcpu, Stop::Gone, now);
             drop(context);
             detach(cpu, vmx, vcpu);
-            go_offline(vcpu);
+            vcpu.go_offline();
             return;
         }
         Leave::Dead => {
@@ -131,22 +131,6 @@ fn leave_cpu(
     vcpu.enter_runstate(runstate::Kind::Runnable, now);
     if vcpu.transition(RunState::Running, RunState::Runnable) {
         cpu.run_queue.lock().stop(vcpu, stop, now);
-    }
-}
-
-/// Takes a vCPU offline, unless its domain ended or somebody started it meanwhile. With the last
-/// one the domain has powered off.
-fn go_offline(vcpu: &VcpuRef) {
-    if !vcpu.transition(RunState::Running, RunState::Offline) {
-        return;
-    }
-    let last = vcpu.domain().online.fetch_sub(1, Ordering::SeqCst) == 1;
-    if vcpu.signals().contains(Signals::DIE) {
-        vcpu.signal_death();
-    } else if vcpu.signals().contains(Signals::START) {
-        vcpu.online();
-    } else if last {
-        vcpu.domain().shut_down(ShutdownReason::Poweroff);
     }
 }
 
@@ -325,7 +309,10 @@ impl Running<'_> {
                 }
                 leave
             }
-            Next::Offline => Some(Leave::Offline),
+            Next::Offline => {
+                self.vcpu.set_signals(Signals::DOWN);
+                Some(Leave::Offline)
+            }
             Next::Crash => {
                 if let Some(reason) = self.cpu.crash.take() {
                     self.domain.crash(&reason);
@@ -489,8 +476,7 @@ impl Running<'_> {
             self.set_period(self.vcpu.period.load(Ordering::SeqCst));
         }
         if signals.contains(Signals::INIT) {
-            self.receive_init();
-            return Some(Leave::Offline);
+            self.cpu.init_reset();
         }
         if signals.contains(Signals::START) {
             let initial = self.vcpu.initial.lock().take();
@@ -510,14 +496,6 @@ impl Running<'_> {
             self.cpu.timers.start_periodic(Tsc::now(), ticks);
         }
         self.recheck_deadlines();
-    }
-
-    /// An INIT: the local APIC and the registers go back to their reset values, and the vCPU
-    /// waits for a start-up IPI.
-    fn receive_init(&mut self) {
-        self.cpu.init_reset();
-        self.vcpu.initialised.store(false, Ordering::SeqCst);
-        self.vcpu.wait_for_sipi.store(true, Ordering::SeqCst);
     }
 
     /// Blocks, unless something already waits for the vCPU.

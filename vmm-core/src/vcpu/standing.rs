@@ -7,6 +7,8 @@
 //!   of who has it then.
 //! * The pCPU that runs it looks at its signals after it has made it `Running` and before it enters
 //!   the guest.
+//! * [`Signals::DOWN`] is what the guest wants, and stays until it wants the vCPU up again. The pCPU
+//!   that takes the vCPU offline looks once more afterwards, so that the last word counts.
 //!
 //! So an interrupt to the home of a vCPU that was found `Running` reaches the pCPU that runs it, or
 //! the vCPU has left that pCPU since and will look before it enters its guest again.
@@ -40,7 +42,7 @@ impl Standing {
         Self {
             state: AtomicU32::new(RunState::Offline as u32),
             home: AtomicU32::new(home),
-            signals: AtomicU32::new(0),
+            signals: AtomicU32::new(Signals::DOWN.bits()),
         }
     }
 }
@@ -75,13 +77,35 @@ impl<W: Word<u32>> Standing<W> {
         W::write_then_read();
     }
 
+    pub(super) fn clear_signals(&self, signals: Signals) {
+        self.signals.clear_bits(signals.bits());
+        W::write_then_read();
+    }
+
+    /// Takes all signals; [`Signals::DOWN`] stays.
     pub(super) fn take_signals(&self) -> Signals {
-        Signals::from_bits_retain(self.signals.replace(0))
+        Signals::from_bits_retain(self.signals.clear_bits(!Signals::DOWN.bits()))
     }
 
     #[inline]
     pub(super) fn signals(&self) -> Signals {
         Signals::from_bits_retain(self.signals.get())
+    }
+
+    /// The guest wants it up; true when it was offline and is runnable now: the caller queues it.
+    pub(super) fn up(&self) -> bool {
+        self.clear_signals(Signals::DOWN);
+        self.come_up()
+    }
+
+    /// Looked at by who has taken it offline: true when the guest has come to want it up meanwhile
+    /// and it is runnable now: the caller queues it.
+    pub(super) fn come_back(&self) -> bool {
+        !self.signals().contains(Signals::DOWN) && self.come_up()
+    }
+
+    fn come_up(&self) -> bool {
+        self.transition(RunState::Offline, RunState::Runnable)
     }
 
     pub(super) fn kick(&self) -> Kick {
@@ -109,6 +133,11 @@ mod tests {
             home: AtomicU32::new(0),
             signals: AtomicU32::new(0),
         })
+    }
+
+    fn goes_offline_and_comes_back(vcpu: &Standing<AtomicU32>) -> bool {
+        assert!(vcpu.transition(RunState::Running, RunState::Offline));
+        vcpu.come_back()
     }
 
     fn kicker(vcpu: &Arc<Standing<AtomicU32>>) -> thread::JoinHandle<Kick> {
@@ -152,6 +181,47 @@ mod tests {
             }
             let kick = kicker.join().unwrap();
             assert!(seen || kick == Kick::Interrupt(2), "{kick:?}");
+        });
+    }
+
+    #[test]
+    fn a_vcpu_that_is_wanted_up_before_it_went_down_comes_back_once() {
+        loom::model(|| {
+            let vcpu = running_on_0();
+            vcpu.set_signals(Signals::DOWN);
+            let other = Arc::clone(&vcpu);
+            let up = thread::spawn(move || other.up());
+            let goes = vcpu.take_signals().contains(Signals::DOWN);
+            let back = goes && goes_offline_and_comes_back(&vcpu);
+            let up = up.join().unwrap();
+            assert!(!(up && back), "queued twice");
+            let state = if goes {
+                RunState::Runnable
+            } else {
+                RunState::Running
+            };
+            assert_eq!((up || back, vcpu.state()), (goes, state));
+        });
+    }
+
+    #[test]
+    fn the_last_word_on_up_or_down_counts() {
+        loom::model(|| {
+            let vcpu = running_on_0();
+            vcpu.set_signals(Signals::DOWN);
+            let other = Arc::clone(&vcpu);
+            let guest = thread::spawn(move || {
+                let up = other.up();
+                other.set_signals(Signals::DOWN);
+                up
+            });
+            let goes = vcpu.take_signals().contains(Signals::DOWN);
+            let back = goes && goes_offline_and_comes_back(&vcpu);
+            let up = guest.join().unwrap();
+            // Wherever it is, it is to go, or has gone.
+            assert!(vcpu.signals().contains(Signals::DOWN));
+            let stays = goes && !up && !back;
+            assert_eq!(vcpu.state() == RunState::Offline, stays);
         });
     }
 

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use abi::{EvtchnPort, VcpuId};
+use abi::{Errno, EvtchnPort, VcpuId};
 use guests::apic::{Apic, icr};
 use guests::report::Report;
 use guests::xen::SharedInfo;
@@ -85,6 +85,30 @@ fn run(t: &mut Report) {
     apic.send(smp::apic_id_of(1), u64::from(FIXED));
     let down = wait(shared, || bare(Bare::VcpuIsUp(VcpuId(1))) == Ok(0));
     check!(t, down, "HLT with interrupts off takes vCPU 1 down");
+    restart(t, shared, apic);
+}
+
+/// INIT and start-up IPIs again, first to a vCPU that is down, then to one that runs.
+fn restart(t: &mut Report, shared: SharedInfo, apic: Apic) {
+    STOP.store(false, Ordering::Release);
+    for starts in 2..=3 {
+        smp::start_by_sipi(apic, sleeper);
+        let up = wait(shared, || smp::started() == starts);
+        if !check!(t, up, "start {starts} of vCPU 1") {
+            return;
+        }
+        check_eq!(t, bare(Bare::VcpuIsUp(VcpuId(1))), Ok(1), "it is up");
+    }
+    apic.send_init(smp::apic_id_of(1));
+    check_eq!(
+        t,
+        bare(Bare::VcpuIsUp(VcpuId(1))),
+        Ok(0),
+        "INIT takes it down"
+    );
+    let early = bare(Bare::VcpuUp(VcpuId(1)));
+    let refused = early.is_err_and(|refused| refused == Errno::Einval);
+    check!(t, refused, "up after INIT ({early:?})");
 }
 
 fn by_event(t: &mut Report, shared: SharedInfo) {

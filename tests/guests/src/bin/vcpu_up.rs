@@ -14,6 +14,9 @@ guests::main!(run);
 
 const SECOND: VcpuId = VcpuId(1);
 
+/// How often vCPU 1 goes down and up at once.
+const ROUNDS: u32 = 20;
+
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 fn count() {
@@ -72,4 +75,29 @@ fn run(t: &mut Report) {
         TICKS.load(Ordering::Acquire) > stopped,
         "vCPU 1 goes on where it stopped"
     );
+    last_word_counts(t, shared);
+}
+
+/// Down and up in such quick succession that vCPU 1 has not done what the one asked when the other
+/// comes.
+fn last_word_counts(t: &mut Report, shared: SharedInfo) {
+    for _ in 0..ROUNDS {
+        let calls = [Bare::VcpuDown(SECOND), Bare::VcpuUp(SECOND)].map(bare);
+        check_eq!(t, calls, [Ok(0), Ok(0)], "down and up");
+        check_eq!(t, bare(Bare::VcpuIsUp(SECOND)), Ok(1), "up counts");
+    }
+    let before = TICKS.load(Ordering::Acquire);
+    shared.spin_until(shared.now() + 50_000_000);
+    let runs = TICKS.load(Ordering::Acquire) > before;
+    check!(t, runs, "vCPU 1 runs after down and up");
+
+    let calls = [Bare::VcpuDown(SECOND), Bare::VcpuUp(SECOND)].map(bare);
+    check_eq!(t, calls, [Ok(0), Ok(0)], "down and up");
+    check_eq!(t, bare(Bare::VcpuDown(SECOND)), Ok(0), "and down");
+    check_eq!(t, bare(Bare::VcpuIsUp(SECOND)), Ok(0), "down counts");
+    shared.spin_until(shared.now() + 20_000_000);
+    let stopped = TICKS.load(Ordering::Acquire);
+    shared.spin_until(shared.now() + 20_000_000);
+    let stands = TICKS.load(Ordering::Acquire) == stopped;
+    check!(t, stands, "vCPU 1 stands still after down, up and down");
 }
