@@ -51,10 +51,20 @@ impl Store {
         text::insert(&mut self.connections, at, Connection::new(id))
     }
 
-    /// Forgets a domain. Its nodes stay until they are removed.
+    /// Forgets a domain, and removes what it owns anywhere in the tree with all below it: nobody's
+    /// quota would count that any more.
     pub fn release(&mut self, id: DomId) {
         if let Ok(at) = self.place(id) {
             self.connections.remove(at);
+        }
+        let mut last = crate::tree::ROOT;
+        while let Some(node) = self.tree.next_owned(id, last) {
+            match self.tree.path(node) {
+                Ok(path) => self.remove(Path::stored(&path), node),
+                // Without memory to say what goes, it goes untold.
+                Err(_) => self.remove_node(node),
+            }
+            last = node;
         }
     }
 

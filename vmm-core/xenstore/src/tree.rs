@@ -114,6 +114,33 @@ impl Tree {
         }
     }
 
+    /// The first node of `owner` behind `last`, in the order of the arena, in which the root is the
+    /// first.
+    pub(crate) fn next_owned(&self, owner: DomId, last: NodeId) -> Option<NodeId> {
+        let slots = self.chunks.iter().flatten().zip(0..);
+        slots
+            .skip((last.0 as usize).saturating_add(1))
+            .find(|(slot, _)| matches!(slot, Slot::Used(node) if node.perms.owner() == owner))
+            .map(|(_, at)| NodeId(at))
+    }
+
+    /// The path of a node.
+    ///
+    /// # Errors
+    /// [`Error::Enomem`].
+    pub(crate) fn path(&self, id: NodeId) -> Result<String, Error> {
+        let above = |&id: &NodeId| self.get(id).map(|node| node.parent);
+        let mut path = String::new();
+        // Backwards, from the node up to the root.
+        for id in core::iter::successors(Some(id), above).take_while(|&id| id != ROOT) {
+            let name = self.name(id);
+            path.try_reserve(name.len().saturating_add(1))?;
+            path.insert_str(0, name);
+            path.insert(0, '/');
+        }
+        Ok(path)
+    }
+
     /// The node of a path.
     pub(crate) fn find(&self, path: Path<'_>) -> Option<NodeId> {
         path.components()

@@ -4,7 +4,7 @@ use abi::DomId;
 use abi::xs_wire::kind;
 
 use super::{ask, read, store, word, write};
-use crate::{Access, Perms};
+use crate::{Access, Perms, Store};
 
 #[test]
 fn what_is_written_is_read() {
@@ -176,20 +176,27 @@ fn long_directories_come_in_parts() {
 }
 
 #[test]
-fn a_released_domain_is_forgotten_and_its_nodes_are_not() {
+fn a_released_domain_is_forgotten_with_all_that_it_owns() {
     let mut store = store();
-    write(&mut store, 1, 0, "a", "x").unwrap();
+    write(&mut store, 1, 0, "a/b", "x").unwrap();
+    // A place of another's where it may write.
+    write(&mut store, 2, 0, "open", "").unwrap();
+    ask(&mut store, 2, kind::SET_PERMS, 0, b"open\0n2\0b1\0").unwrap();
+    write(&mut store, 1, 0, "/local/domain/2/open/theirs/deep", "y").unwrap();
+    write(&mut store, 2, 0, "open/own", "z").unwrap();
+    ask(&mut store, 2, kind::WATCH, 0, b"open\0t\0").unwrap();
+    super::take(&mut store, 2);
     store.release(DomId(1));
     assert!(store.outbox(DomId(1)).is_none());
-    assert_eq!(store.control().read("/local/domain/1/a"), Some(&b"x"[..]));
-    store.control().remove("/local/domain/1");
-    assert_eq!(
-        store
-            .control()
-            .children("/local/domain")
-            .collect::<std::vec::Vec<_>>(),
-        ["2"]
-    );
+    let children = |store: &mut Store, path: &str| {
+        let control = store.control();
+        let names = control.children(path).map(String::from);
+        names.collect::<std::vec::Vec<_>>()
+    };
+    assert_eq!(children(&mut store, "/local/domain"), ["2"]);
+    assert_eq!(children(&mut store, "/local/domain/2/open"), ["own"]);
+    assert!(super::events(&mut store, 2).contains(&"open/theirs t".into()));
+    // Another one of this number finds nothing of it.
     store.introduce(DomId(1)).unwrap();
     store
         .control()
