@@ -57,7 +57,9 @@ impl Inbox {
             return Ok(Err(Oversized));
         }
         let len = self.header.len as usize;
-        if self.body.try_reserve_exact(len).is_err() {
+        // Nothing any more when the body comes in pieces and this is not the first.
+        let missing = len.saturating_sub(self.body.len());
+        if self.body.try_reserve_exact(missing).is_err() {
             return Ok(Ok(false));
         }
         self.body.resize(len, 0);
@@ -204,12 +206,14 @@ impl Outbox {
     /// # Errors
     /// [`Error::Enomem`], never for sixteen bytes or less after [`Outbox::reserve`].
     pub(crate) fn reply(&mut self, header: MsgHeader, body: &[u8]) -> Result<usize, Error> {
+        self.queue(header, Body::new(body)?)
+    }
+
+    fn queue(&mut self, header: MsgHeader, body: Body) -> Result<usize, Error> {
         self.reserve()?;
-        let len = u32::try_from(body.len()).map_err(|_| Error::E2big)?;
-        let message = Message {
-            header: MsgHeader { len, ..header },
-            body: Body::new(body)?,
-        };
+        let len = u32::try_from(body.bytes().len()).map_err(|_| Error::E2big)?;
+        let header = MsgHeader { len, ..header };
+        let message = Message { header, body };
         let cost = message.cost();
         self.queue.push_back(message);
         Ok(cost)
@@ -240,7 +244,7 @@ impl Outbox {
             tx_id: 0,
             len: 0,
         };
-        let cost = self.reply(header, &body)?;
+        let cost = self.queue(header, Body::Long(body))?;
         self.events = self.events.saturating_add(1);
         Ok(cost)
     }
