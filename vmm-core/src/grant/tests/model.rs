@@ -13,6 +13,8 @@ use std::vec::Vec;
 const GREFS: u32 = 4;
 const FIRST: u32 = 8;
 const HOLE: u64 = 0x4000;
+/// Where grants are mapped.
+const PLACES: core::ops::Range<u64> = HOLE..HOLE + 6;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -58,7 +60,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let dom = || 0usize..3;
     let gref = || FIRST..FIRST + GREFS;
-    let at = || HOLE..HOLE + 6;
+    let at = || PLACES;
     prop_oneof![
         6 => (dom(), dom(), gref(), 0..9u32, any::<bool>()).prop_map(
             |(by, to, gref, gfn, readonly)| Step::Grant { by, to, gref, gfn, readonly }
@@ -275,6 +277,10 @@ impl World {
                 );
                 let writable = self.doms[by].write(m.at, m.mark);
                 assert_eq!(writable, m.write);
+            }
+            let gone = PLACES.filter(|at| mapped.values().all(|m| m.at != *at));
+            for at in gone {
+                assert_eq!(self.doms[by].read(at), None, "nothing is mapped there");
             }
         }
         for (of, dom) in self

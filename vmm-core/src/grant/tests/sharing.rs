@@ -67,6 +67,37 @@ fn a_read_only_mapping_cannot_be_written() {
 }
 
 #[test]
+fn what_a_vcpu_remembers_of_a_mapping_goes_with_it() {
+    let (a, b) = two();
+    a.write(3, 33);
+    a.write(4, 44);
+    a.grant(9, b.id, 3, false);
+    a.grant(10, b.id, 4, true);
+    // In a hole; the same place without the right to write, or nothing at all.
+    let handle = b.map(&a, 9, HOLE, true).unwrap();
+    assert!(b.write(HOLE, 34));
+    b.unmap(&[&a], handle, HOLE).unwrap();
+    assert_eq!((b.read(HOLE), b.write(HOLE, 1)), (None, false));
+    let handle = b.map(&a, 10, HOLE, false).unwrap();
+    assert_eq!((b.read(HOLE), b.write(HOLE, 1)), (Some(44), false));
+    b.unmap(&[&a], handle, HOLE).unwrap();
+    // In place of the mapper's own memory.
+    assert!(b.write(5, 55));
+    let handle = b.map(&a, 10, 5, false).unwrap();
+    assert_eq!((b.read(5), b.write(5, 1)), (Some(44), false));
+    let (mapping, flush) = b.take_out(handle, 5).unwrap();
+    assert_eq!(b.read(5), None, "before the invalidation");
+    flush.done();
+    end_use(&[&a], mapping);
+    // What the granter gives up while it is mapped.
+    let handle = b.map(&a, 9, HOLE, true).unwrap();
+    a.party().p2m.write().remove(Gfn::new(3)).unwrap().done();
+    assert_eq!((a.read(3), b.read(HOLE)), (None, Some(34)));
+    b.die(&[&a]);
+    assert_eq!((b.read(HOLE), b.read(2), handle), (None, None, 0));
+}
+
+#[test]
 fn each_mistake_has_its_status() {
     let (a, b) = two();
     let c = Dom::new();

@@ -7,7 +7,8 @@ use super::super::ops::{self, Party, Side, Span};
 use super::super::{Mapping, Maptrack};
 use super::*;
 use crate::mm::frame::{Owner, frames};
-use crate::mm::p2m::{Backing, Flush, Limits, P2m};
+use crate::mm::guest_mem::GuestMemory;
+use crate::mm::p2m::{Backing, Flush, Limits, P2m, PageCache};
 
 use core::sync::atomic::{AtomicU16, Ordering};
 use std::vec::Vec;
@@ -23,6 +24,8 @@ pub(super) struct Dom {
     table: Mutex<GrantTable>,
     maptrack: Mutex<Maptrack>,
     p2m: RwLock<P2m>,
+    /// What one of its vCPUs remembers of its memory.
+    remembered: PageCache,
     /// The guest's view of its table's first frame.
     pub(super) entries: PageRef,
 }
@@ -50,6 +53,7 @@ impl Dom {
             table: Mutex::new(table),
             maptrack: Mutex::new(Maptrack::new(grants.max_maptrack_frames)),
             p2m: RwLock::new(p2m),
+            remembered: PageCache::new(),
             entries,
         }
     }
@@ -88,17 +92,26 @@ impl Dom {
             && word.compare_exchange(seen, 0, SeqCst, SeqCst).is_ok()
     }
 
-    /// The first word of the page at `gfn`, as the guest reads it.
+    /// The first word of the page at `gfn`, as a hypercall of the guest's reads it: by what was
+    /// remembered, which must be what the p2m says.
     pub(super) fn read(&self, gfn: u64) -> Option<u64> {
-        let page = self.p2m.read().hold(Gfn::new(gfn), false)?;
-        Some(page.u64(0).load(SeqCst))
+        let (p2m, gfn) = (self.p2m.read(), Gfn::new(gfn));
+        let mut word = [0; 8];
+        let memory = GuestMemory::new(&p2m, &self.remembered);
+        let read = memory.read_gpa(gfn.gpa(), &mut word);
+        let remembered = read.is_ok().then_some(u64::from_le_bytes(word));
+        let page = p2m.hold(gfn, false);
+        assert_eq!(remembered, page.map(|page| page.u64(0).load(SeqCst)));
+        remembered
     }
 
     /// Writes it, if the guest may.
     pub(super) fn write(&self, gfn: u64, value: u64) -> bool {
-        let page = self.p2m.read().hold(Gfn::new(gfn), true);
-        page.inspect(|page| page.u64(0).store(value, SeqCst))
-            .is_some()
+        let (p2m, gfn) = (self.p2m.read(), Gfn::new(gfn));
+        let memory = GuestMemory::new(&p2m, &self.remembered);
+        let written = memory.write_gpa(gfn.gpa(), &value.to_le_bytes());
+        assert_eq!(written.is_ok(), p2m.hold(gfn, true).is_some());
+        written.is_ok()
     }
 
     pub(super) fn map(&self, granter: &Self, gref: u32, gfn: u64, write: bool) -> Result<u32, i16> {
