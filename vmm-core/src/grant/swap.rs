@@ -33,9 +33,17 @@ impl GrantTable {
                 .and_then(|frame| frame.page(self.domain).ok())
                 .ok_or(status::GENERAL_ERROR)?;
         }
-        let places = [a, b].map(|gref| self.place_of_entry(gref));
-        let [Some((page_a, at_a)), Some((page_b, at_b))] = places else {
+        let entries = [a, b].map(|gref| self.place_of_entry(gref));
+        let [Some((page_a, at_a)), Some((page_b, at_b))] = entries else {
             return Err(status::GENERAL_ERROR);
+        };
+        // All there is to fail comes before the first change.
+        let statuses = match self.version {
+            Version::V1 => None,
+            Version::V2 => match [a, b].map(|gref| self.place_of_status(gref)) {
+                [Some(a), Some(b)] => Some([a, b]),
+                _ => return Err(status::GENERAL_ERROR),
+            },
         };
         for offset in (0..self.version.entry_size()).step_by(size_of::<u64>()) {
             let word_a = page_a.u64(at_a.saturating_add(offset));
@@ -44,16 +52,11 @@ impl GrantTable {
             word_a.store(word_b.load(Relaxed), Relaxed);
             word_b.store(old_a, Relaxed);
         }
-        if self.version == Version::V2 {
-            let places = [a, b].map(|gref| self.place_of_status(gref));
-            let [Some((page_a, at_a)), Some((page_b, at_b))] = places else {
-                return Err(status::GENERAL_ERROR);
-            };
-            let old_a = page_a.u16(at_a).load(Relaxed);
-            page_a
-                .u16(at_a)
-                .store(page_b.u16(at_b).load(Relaxed), Relaxed);
-            page_b.u16(at_b).store(old_a, Relaxed);
+        if let Some([(page_a, at_a), (page_b, at_b)]) = statuses {
+            let (status_a, status_b) = (page_a.u16(at_a), page_b.u16(at_b));
+            let old_a = status_a.load(Relaxed);
+            status_a.store(status_b.load(Relaxed), Relaxed);
+            status_b.store(old_a, Relaxed);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::super::Progress;
 use super::*;
 use abi::Errno;
+use abi::grant_table::status;
 use abi::memory::GRANT_TABLE_STATUS;
 
 #[test]
@@ -120,6 +121,25 @@ fn status_frames_come_with_the_frames_they_serve() {
     table.set_placed(GRANT_TABLE_STATUS | 1, Gfn::new(9));
     let (_, placed) = table.frame(GRANT_TABLE_STATUS | 1).unwrap();
     assert_eq!((placed, table.placed_at(1)), (Some(Gfn::new(9)), None));
+}
+
+#[test]
+fn entries_are_exchanged_whole_or_not_at_all() {
+    let mut table = table();
+    set_version(&mut table, 2).unwrap();
+    let (near, far) = (GrantRef(9), GrantRef(8 * 256 + 1));
+    let [first, last] = [0, 8].map(|index| table.frame(index).unwrap().0);
+    first.u64(9 * 16).store(1, SeqCst);
+    last.u64(16).store(2, SeqCst);
+    // The status frame of the far one is still to be made.
+    testing::limit_allocations(Some(0));
+    let swapped = table.swap(near, far);
+    testing::limit_allocations(None);
+    assert_eq!(swapped, Err(status::GENERAL_ERROR));
+    let seen = || (first.u64(9 * 16).load(SeqCst), last.u64(16).load(SeqCst));
+    assert_eq!(seen(), (1, 2));
+    assert_eq!(table.swap(near, far), Ok(()));
+    assert_eq!(seen(), (2, 1));
 }
 
 #[test]
