@@ -30,9 +30,8 @@ static READS: AtomicU64 = AtomicU64::new(0);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 fn other() {
-    // Bochs 3.0 lets no interrupt end the turn of a guest that has had its own switched off since
-    // before it was entered; invalidating translations on another pCPU needs one.
-    cpu::enable_interrupts();
+    // Interrupts are off here from the start: what takes this vCPU out of the guest, so that it
+    // drops its translations, is not the guest's to mask.
     let word = grants::frame();
     let at = GREF.0 as usize * v1::ENTRY_SIZE;
     let mut state = 1_u32;

@@ -7,7 +7,7 @@ use core::hint::black_box;
 
 use guests::report::Report;
 use guests::sched::{HostClock, runstates};
-use guests::{check, cpu, runtime, say};
+use guests::{check, runtime, say};
 
 guests::main!(run);
 
@@ -16,8 +16,6 @@ const PERIOD: u64 = 500_000;
 
 fn run(t: &mut Report) {
     let clock = HostClock::find();
-    // Bochs does not let another CPU's interrupt end the turn of a guest that has them off.
-    cpu::enable_interrupts();
     let period = clock.ticks(PERIOD);
     let reports = runtime::option("reports").unwrap_or(10);
     let first = clock.now() / period + 1;

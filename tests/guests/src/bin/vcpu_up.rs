@@ -20,7 +20,8 @@ const ROUNDS: u32 = 20;
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 fn count() {
-    // Bochs does not let another CPU's interrupt end the turn of a guest that has them off.
+    // The packaged Bochs, which runs this too, does not let another CPU's interrupt end the turn of
+    // a guest that has them off.
     cpu::enable_interrupts();
     loop {
         TICKS.fetch_add(1, Ordering::AcqRel);
