@@ -2,14 +2,17 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use abi::EvtchnPort;
+use abi::event_channel::virq;
 use abi::shared_info::{EVTCHN_MASK, EVTCHN_PENDING, vcpu_info};
+use abi::{EvtchnPort, VcpuId};
+use pv_drivers::guest::{event_channel, hvm};
 
 use crate::apic::Apic;
-use crate::cpu;
 use crate::interrupts::{self, Frame};
+use crate::report::Report;
 use crate::smp::MAX_VCPUS;
 use crate::xen::SharedInfo;
+use crate::{check_eq, cpu};
 
 /// The vector upcalls come at.
 pub const UPCALL: u8 = 0xf3;
@@ -28,6 +31,29 @@ static THROUGH_APIC: AtomicBool = AtomicBool::new(false);
 pub fn handle(through_apic: bool) {
     THROUGH_APIC.store(through_apic, Ordering::Release);
     interrupts::on(UPCALL, upcall);
+}
+
+/// Has upcalls come by callback vector and handles them.
+pub fn handle_callbacks(t: &mut Report) {
+    handle(false);
+    let set = hvm::set_callback_vector(UPCALL);
+    check_eq!(t, set, Ok(0), "upcalls by callback vector");
+}
+
+/// The same, and binds the timer of vCPU 0; its port.
+pub fn handle_timer(t: &mut Report) -> Option<EvtchnPort> {
+    handle_callbacks(t);
+    let port = event_channel::bind_virq(virq::TIMER, VcpuId(0));
+    check_eq!(t, port.map(drop), Ok(()), "binding the timer");
+    port.ok()
+}
+
+/// Sleeps, with interrupts off but for HLT, until `port` was handled more than `before` times.
+pub fn sleep_past(port: EvtchnPort, before: u64) {
+    cpu::disable_interrupts();
+    while count(port) <= before {
+        cpu::wait_for_interrupt();
+    }
 }
 
 /// How often `port` was handled.

@@ -8,8 +8,8 @@ use pv_drivers::guest::{event_channel, sched};
 use pv_drivers::hypercall::{Refused, command};
 use zerocopy::FromZeros;
 
+use crate::runtime;
 use crate::xen::SharedInfo;
-use crate::{cpu, events, runtime};
 
 /// One of the two, with the channel between them.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +54,7 @@ impl Pair {
     #[must_use]
     pub fn meet() -> Self {
         let shared = SharedInfo::map();
-        let Some(peer) = runtime::option("peer").and_then(|peer| u16::try_from(peer).ok()) else {
-            panic!("no peer= on the command line")
-        };
-        let (peer, first) = (DomId(peer), runtime::option("first") == Some(1));
+        let (peer, first) = (runtime::domain("peer"), runtime::option("first") == Some(1));
         let own = event_channel::alloc_unbound(peer);
         let Ok(meeting) = own else {
             panic!("no port ({own:?})")
@@ -118,11 +115,4 @@ impl Pair {
 #[must_use]
 pub fn is_bound(port: EvtchnPort) -> bool {
     event_channel::status(port).is_ok_and(|state| state.status == status::INTERDOMAIN)
-}
-
-/// Sleeps until `port` has had more than `before` events. Interrupts must be off.
-pub fn sleep_for(port: EvtchnPort, before: u64) {
-    while events::count(port) <= before {
-        cpu::wait_for_interrupt();
-    }
 }

@@ -8,6 +8,7 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use abi::DomId;
 use abi::sched::reason;
 use abi::start_info::StartInfo;
 use pv_drivers::guest::sched;
@@ -54,6 +55,18 @@ pub fn option(key: &str) -> Option<u64> {
     let line = memory::read_string(start_info().cmdline_paddr, &mut buffer);
     let value = |word: &str| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
     line.split(' ').find_map(value)
+}
+
+/// The domain whose id stands after `key=` on the command line.
+///
+/// # Panics
+/// When none does.
+#[must_use]
+pub fn domain(key: &str) -> DomId {
+    match option(key).map(u16::try_from) {
+        Some(Ok(id)) => DomId(id),
+        _ => panic!("no {key}= on the command line"),
+    }
 }
 
 /// Ends the domain for `reason`; stops this vCPU if nobody listens.

@@ -18,7 +18,7 @@ use guests::memory::Page;
 use guests::report::Report;
 use guests::xen::SharedInfo;
 use guests::{check, check_eq, cpu, events, smp, xen};
-use pv_drivers::guest::{clock, event_channel, gnttab, hvm, sched, timer};
+use pv_drivers::guest::{clock, event_channel, gnttab, sched, timer};
 use pv_drivers::hypercall::{Bare, bare};
 
 guests::main!(run);
@@ -173,9 +173,7 @@ fn event(t: &mut Report, bench: Bench, shared: SharedInfo, port: EvtchnPort) {
     });
     shared.clear_pending(port);
     shared.clear_mask(port);
-    events::handle(false);
-    let set = hvm::set_callback_vector(events::UPCALL);
-    check!(t, set == Ok(0), "callback vector ({set:?})");
+    events::handle_callbacks(t);
     cpu::enable_interrupts();
     bench.measure("send_to_self", || {
         let _ = event_channel::send(port);
@@ -204,9 +202,7 @@ fn timers(t: &mut Report, bench: Bench, shared: SharedInfo) {
         let due = cpu::rdtsc() + 20_000;
         let handled = events::count(port);
         let _ = timer::set_singleshot(SELF, clock::system_time(&record, due));
-        while events::count(port) == handled {
-            cpu::wait_for_interrupt();
-        }
+        events::sleep_past(port, handled);
         events::last(port).saturating_sub(due)
     });
 }

@@ -21,13 +21,7 @@ fn run(t: &mut Report) {
     let shared = SharedInfo::map();
     let Some(port) = binding(t) else { return };
     masks(t, shared, port);
-    events::handle(false);
-    check_eq!(
-        t,
-        hvm::set_callback_vector(events::UPCALL),
-        Ok(0),
-        "upcalls by callback vector"
-    );
+    events::handle_callbacks(t);
     upcalls(t, shared, port);
     // One upcall was due from before, without an event.
     let taken = interrupts::count(events::UPCALL);

@@ -15,7 +15,7 @@ use abi::{EvtchnPort, VcpuId};
 use guests::report::Report;
 use guests::xen::SharedInfo;
 use guests::{check, cpu, events, say};
-use pv_drivers::guest::{event_channel, hvm, sched, timer};
+use pv_drivers::guest::{event_channel, sched, timer};
 use pv_drivers::hypercall::{Bare, bare};
 
 guests::main!(run);
@@ -91,9 +91,7 @@ fn run(t: &mut Report) {
         check!(t, false, "binding the timer");
         return;
     };
-    events::handle(false);
-    let set = hvm::set_callback_vector(events::UPCALL);
-    check!(t, set == Ok(0), "callback vector ({set:?})");
+    events::handle_callbacks(t);
     shared.clear_mask(port);
     shared.clear_mask(ticks);
     cpu::enable_interrupts();
@@ -131,8 +129,6 @@ fn timers(phases: &mut Phases, shared: SharedInfo, port: EvtchnPort) {
     phases.warm("set_timer_and_tick_while_idle", || {
         let handled = events::count(port);
         let _ = timer::set_singleshot(SELF, shared.now() + LATER);
-        while events::count(port) == handled {
-            cpu::wait_for_interrupt();
-        }
+        events::sleep_past(port, handled);
     });
 }

@@ -31,8 +31,7 @@ fn address(gfn: Gfn) -> u64 {
 }
 
 fn run(t: &mut Report) {
-    let id = runtime::option("peer").unwrap_or(0);
-    let peer = DomId(u16::try_from(id).unwrap_or(0));
+    let peer = runtime::domain("peer");
     let mut handle = Err(0);
     let mapped = wait(|| {
         handle = grants::map(peer, mailbox::GREF, MAIL_AT, false);
@@ -148,7 +147,6 @@ fn mapping(t: &mut Report, peer: DomId) -> [u32; 2] {
         "a write to it"
     );
     check_eq!(t, cpu::read64(address(at(1)) + 8), Ok(0), "is lost");
-    // Over memory of its own, which goes.
     check_eq!(
         t,
         grants::map(peer, GrantRef(8), at(1), false),

@@ -27,13 +27,8 @@ const FIRST: GrantRef = GrantRef(8);
 /// What the pages hold, and what the peer writes.
 const MARK: u64 = 0x1122_3344_5566_0000;
 
-fn peer(option: &str) -> DomId {
-    let id = runtime::option(option).unwrap_or(0);
-    DomId(u16::try_from(id).unwrap_or(0))
-}
-
 fn run(t: &mut Report) {
-    let (peer, leaver) = (peer("peer"), peer("leaver"));
+    let (peer, leaver) = (runtime::domain("peer"), runtime::domain("leaver"));
     for (page, mark) in PAGES.iter().zip(MARK..) {
         page.view().u64(0).store(mark, SeqCst);
     }

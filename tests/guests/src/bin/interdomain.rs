@@ -9,7 +9,7 @@ use abi::{DomId, Errno, EvtchnPort};
 use guests::pair::{self, Pair};
 use guests::report::Report;
 use guests::{check, check_eq, events, say};
-use pv_drivers::guest::{event_channel, hvm};
+use pv_drivers::guest::event_channel;
 use pv_drivers::hypercall::{Reply, command};
 use zerocopy::FromZeros;
 
@@ -106,17 +106,15 @@ fn strangers(t: &mut Report, pair: Pair) {
 
 /// Events there and back, each side asleep until its own comes.
 fn echo(t: &mut Report, pair: Pair) {
-    events::handle(false);
-    let set = hvm::set_callback_vector(events::UPCALL);
-    check!(t, set == Ok(0), "callback vector ({set:?})");
+    events::handle_callbacks(t);
     pair.sync();
     for round in 0..ROUNDS {
         if pair.first {
             let sent = event_channel::send(pair.port);
             check!(t, sent.is_ok() || round != 0, "sending ({sent:?})");
-            pair::sleep_for(pair.port, round);
+            events::sleep_past(pair.port, round);
         } else {
-            pair::sleep_for(pair.port, round);
+            events::sleep_past(pair.port, round);
             let _ = event_channel::send(pair.port);
         }
     }

@@ -2,7 +2,7 @@
 #![no_std]
 #![no_main]
 
-use abi::{DomId, GrantRef};
+use abi::GrantRef;
 use guests::grants::{self, HOLE};
 use guests::mailbox::wait;
 use guests::report::Report;
@@ -13,8 +13,7 @@ guests::main!(run);
 const MARK: u64 = 0x1122_3344_5566_0000;
 
 fn run(t: &mut Report) {
-    let id = runtime::option("peer").unwrap_or(0);
-    let peer = DomId(u16::try_from(id).unwrap_or(0));
+    let peer = runtime::domain("peer");
     let mapped = wait(|| grants::map(peer, GrantRef(11), HOLE, false).is_ok());
     check!(t, mapped, "mapping");
     let address = HOLE.gpa().raw();

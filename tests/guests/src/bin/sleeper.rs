@@ -3,12 +3,11 @@
 #![no_main]
 
 use abi::VcpuId;
-use abi::event_channel::virq;
 use guests::report::Report;
 use guests::sched::runstates;
 use guests::xen::SharedInfo;
-use guests::{check, check_eq, cpu, events, runtime, say};
-use pv_drivers::guest::{event_channel, hvm, timer};
+use guests::{check, cpu, events, runtime, say};
+use pv_drivers::guest::timer;
 
 guests::main!(run);
 
@@ -22,15 +21,7 @@ fn run(t: &mut Report) {
     let share = runtime::option("share").unwrap_or(1000);
     let allowance = runtime::option("allowance").unwrap_or(5000) * 1000;
     let shared = SharedInfo::map();
-    events::handle(false);
-    check_eq!(
-        t,
-        hvm::set_callback_vector(events::UPCALL),
-        Ok(0),
-        "upcalls by callback vector"
-    );
-    let Ok(port) = event_channel::bind_virq(virq::TIMER, SELF) else {
-        check!(t, false, "binding the timer");
+    let Some(port) = events::handle_timer(t) else {
         return;
     };
     let fluid = WORK * share / 1000;
@@ -38,10 +29,7 @@ fn run(t: &mut Report) {
         let handled = events::count(port);
         let set = timer::set_singleshot(SELF, shared.now() + SLEEP);
         check!(t, set == Ok(0), "a timer ({set:?})");
-        cpu::disable_interrupts();
-        while events::count(port) == handled {
-            cpu::wait_for_interrupt();
-        }
+        events::sleep_past(port, handled);
         let (begun, [ran_before, waited_before, ..]) = (shared.now(), runstates());
         while shared.now() < begun + WORK {
             let _ = cpu::rdtsc();

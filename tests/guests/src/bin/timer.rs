@@ -2,7 +2,6 @@
 #![no_std]
 #![no_main]
 
-use abi::event_channel::virq;
 use abi::hypercall::VCPU_OP;
 use abi::vcpu::{
     GET_RUNSTATE_INFO, REGISTER_VCPU_TIME_MEMORY_AREA, RegisterArea, RunstateInfo, VcpuTimeInfo,
@@ -13,7 +12,7 @@ use guests::memory::{self, Page};
 use guests::report::Report;
 use guests::xen::SharedInfo;
 use guests::{check, check_eq, cpu, events, say, xen};
-use pv_drivers::guest::{clock, event_channel, hvm, timer};
+use pv_drivers::guest::{clock, timer};
 use zerocopy::FromZeros;
 
 guests::main!(run);
@@ -32,15 +31,7 @@ const LATE: u64 = MS;
 fn run(t: &mut Report) {
     let shared = SharedInfo::map();
     clocks(t, shared);
-    events::handle(false);
-    check_eq!(
-        t,
-        hvm::set_callback_vector(events::UPCALL),
-        Ok(0),
-        "upcalls by callback vector"
-    );
-    let Ok(port) = event_channel::bind_virq(virq::TIMER, SELF) else {
-        check!(t, false, "binding the timer");
+    let Some(port) = events::handle_timer(t) else {
         return;
     };
     check_eq!(
@@ -88,14 +79,6 @@ fn fired(shared: SharedInfo, port: EvtchnPort) -> u64 {
     clock::system_time(&record, events::last(port))
 }
 
-/// Sleeps by HLT until `port` has been handled `count` times.
-fn sleep_for(port: EvtchnPort, count: u64) {
-    cpu::disable_interrupts();
-    while events::count(port) < count {
-        cpu::wait_for_interrupt();
-    }
-}
-
 fn one_shot(t: &mut Report, shared: SharedInfo, port: EvtchnPort) {
     let mut worst = 0;
     for ahead in [100_000, MS, 3 * MS, 10 * MS, 200_000] {
@@ -107,7 +90,7 @@ fn one_shot(t: &mut Report, shared: SharedInfo, port: EvtchnPort) {
             Ok(0),
             "a one-shot timer"
         );
-        sleep_for(port, handled + 1);
+        events::sleep_past(port, handled);
         let at = fired(shared, port);
         check!(
             t,
@@ -150,7 +133,7 @@ fn one_shot(t: &mut Report, shared: SharedInfo, port: EvtchnPort) {
 
     let deadline = shared.now() + MS;
     check_eq!(t, timer::set_timer(deadline), Ok(0), "set_timer_op");
-    sleep_for(port, handled + 2);
+    events::sleep_past(port, handled + 1);
     check!(
         t,
         fired(shared, port) >= deadline,

@@ -4,12 +4,11 @@
 #![no_main]
 
 use abi::VcpuId;
-use abi::event_channel::virq;
 use guests::report::Report;
 use guests::sched::{HostClock, runstates};
 use guests::xen::SharedInfo;
-use guests::{check, check_eq, cpu, events, runtime, say};
-use pv_drivers::guest::{event_channel, hvm, timer};
+use guests::{check, events, runtime, say};
+use pv_drivers::guest::timer;
 
 guests::main!(run);
 
@@ -23,15 +22,7 @@ fn run(t: &mut Report) {
     let limit = runtime::option("late").unwrap_or(u64::MAX);
     let shared = SharedInfo::map();
     let clock = HostClock::find();
-    events::handle(false);
-    check_eq!(
-        t,
-        hvm::set_callback_vector(events::UPCALL),
-        Ok(0),
-        "upcalls by callback vector"
-    );
-    let Ok(port) = event_channel::bind_virq(virq::TIMER, SELF) else {
-        check!(t, false, "binding the timer");
+    let Some(port) = events::handle_timer(t) else {
         return;
     };
     let [_, waited_before, slept_before, _] = runstates();
@@ -42,10 +33,7 @@ fn run(t: &mut Report) {
         let deadline = shared.now() + PERIOD;
         let set = timer::set_singleshot(SELF, deadline);
         check!(t, set == Ok(0), "a timer ({set:?})");
-        cpu::disable_interrupts();
-        while events::count(port) == handled {
-            cpu::wait_for_interrupt();
-        }
+        events::sleep_past(port, handled);
         worst = worst.max(shared.now().saturating_sub(deadline));
     }
     let passed = shared.now() - begun;
