@@ -383,7 +383,8 @@ impl P2m {
         self.highest = self.highest.max(gfn);
         Ok(match old {
             Some(leaf) => self.let_go(&leaf, flush),
-            None => self.hand_out(Flush::of(flush, self.tables)),
+            // What is remembered stays good: of a hole there is nothing.
+            None => self.with_pending(Flush::of(flush, self.tables)),
         })
     }
 
@@ -503,10 +504,14 @@ impl P2m {
         ))
     }
 
-    /// Adds what waits from before to a token on its way out: every change that takes something
-    /// away ends here.
-    fn hand_out(&mut self, mut flush: Flush) -> Flush {
+    /// Sends a token on its way out: every change that takes something away ends here.
+    fn hand_out(&mut self, flush: Flush) -> Flush {
         self.generation = next_generation();
+        self.with_pending(flush)
+    }
+
+    /// Adds what waits from before to a token on its way out.
+    fn with_pending(&mut self, mut flush: Flush) -> Flush {
         if let Some(pending) = self.pending.take() {
             self.pending = flush.merge(pending).err();
         }

@@ -112,6 +112,14 @@ fn what_was_remembered_of_an_earlier_state_is_not_used() {
     assert_eq!((byte(&p2m, 33), byte(&p2m, 1)), (None, Some(1)));
     serve(p2m.remove(Gfn::new(1)).expect("RAM"), true);
     assert_eq!((byte(&p2m, 1), byte(&p2m, 2)), (None, Some(1)));
+    // A page in a hole changes nothing that is remembered.
+    let before = p2m.generation;
+    let page = PageRef::alloc(Owner::Domain(DomId(9))).expect("room");
+    page.write(0, &[4]);
+    let flush = p2m.insert_page(Gfn::new(33), page, PageKind::Foreign, Perms::RW);
+    serve(flush.expect("a hole"), false);
+    assert_eq!((byte(&p2m, 33), byte(&p2m, 2)), (Some(4), Some(1)));
+    assert_eq!(p2m.generation, before);
     // A page in its place is another one.
     let page = PageRef::alloc(Owner::Domain(DomId(9))).expect("room");
     page.write(0, &[3]);
