@@ -177,6 +177,8 @@ impl<'a> Claim<'a> {
                 })
             }
             Side::Frame(gfn) => {
+                // It may be mapped by grant. That use does not end under the copy: an unmapping
+                // waits until this pCPU drops its translations, which it does between calls.
                 let page = caller.p2m.read().hold(gfn, write);
                 Ok(Self {
                     page: page.ok_or(status::BAD_PAGE)?,
