@@ -4,6 +4,7 @@
 //! * [`config`]: the domains to build and the host's options, as plain data with its limits.
 //! * [`archive`]: one file with the configuration and every guest image, each under a checksum.
 //! * [`share`]: a domain's claim on CPU time.
+//! * [`network`]: addresses and packet filters of network interfaces.
 //! * [`kernel`]: bzImage and ELF, their compressions, and the PVH entry note.
 //!
 //! Used by `xtask` (writes) and `vmm-core` (reads), hence `no_std`. Every byte that is read is
@@ -18,6 +19,7 @@ extern crate std;
 pub mod archive;
 pub mod config;
 pub mod kernel;
+pub mod network;
 pub mod quotas;
 pub mod share;
 #[cfg(any(test, feature = "synthetic"))]

@@ -9,6 +9,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("vmx", &["abi"]),
     ("system", &["abi"]),
     ("xenstore", &["abi"]),
+    ("vswitch", &["system"]),
     ("pv-drivers", &["abi"]),
     // The console's back end and the layouts both sides share.
     (
