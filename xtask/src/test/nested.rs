@@ -2,12 +2,13 @@
 //!
 //! A check that fails takes the outer system with it; the next one boots another.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Scenario, Tier, Transcript};
+use super::{Artifacts, Case, Scenario, Tier, Transcript};
 use crate::bench::nested as bench;
 use crate::build;
 use crate::machine::{Boot, Firmware, Kind, Spec};
@@ -103,10 +104,13 @@ pub(super) fn check(case: &Case<'_>, run: impl FnOnce(&mut Outer) -> Result<()>)
 
 fn boot(case: &Case<'_>) -> Result<Outer> {
     let artifacts = case.artifacts;
-    let tracing = build::tracing_hypervisor(artifacts.workspace())?.image;
+    let tracing = build::tracing_hypervisor(artifacts.workspace())?;
+    let symbols = trace_symbols(artifacts);
+    fs::copy(&tracing.debug, &symbols)
+        .with_context(|| format!("cannot write {}", symbols.display()))?;
     let mut files: Vec<(String, PathBuf)> = vec![
         ("tessera".into(), artifacts.hypervisor().into()),
-        ("tessera-trace".into(), tracing),
+        ("tessera-trace".into(), tracing.image),
     ];
     for (name, domains) in SYSTEMS {
         let toml: String = domains
@@ -134,6 +138,11 @@ fn boot(case: &Case<'_>) -> Result<Outer> {
     let mut outer = Outer::boot(artifacts.workspace(), &layout, &log, BOOT_LIMIT)?;
     outer.ask("modprobe kvm_intel")?;
     Ok(outer)
+}
+
+/// The symbols of the hypervisor that the outer system has as `tessera-trace`, whatever was built since.
+pub(super) fn trace_symbols(artifacts: &Artifacts) -> PathBuf {
+    artifacts.file("nested-trace", "debug")
 }
 
 fn domain(name: &str, vcpus: u32) -> String {

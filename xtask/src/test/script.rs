@@ -97,6 +97,20 @@ impl Script {
         }
     }
 
+    /// Listens for so long, for the log's sake: the test has failed.
+    pub(crate) fn linger(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        // A machine that has ended says nothing more.
+        while self.open && Instant::now() < end {
+            if self
+                .listen(end.saturating_duration_since(Instant::now()))
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+
     /// Types text and Return.
     pub(crate) fn type_line(&mut self, text: &str) -> Result<()> {
         self.type_keys(format!("{text}\r").as_bytes())

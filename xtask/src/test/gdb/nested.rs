@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::relay;
+use super::relay::{self, Relay};
 use super::session::{Expected, check, run};
 use crate::machine::{Boot, Spec};
 use crate::nested::Outer;
-use crate::test::nested::{PROMPT, check as in_outer, machine};
+use crate::test::nested::{PROMPT, check as in_outer, machine, trace_symbols};
 use crate::test::{Case, Scenario, Tier};
 
 pub(in crate::test) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -37,9 +37,13 @@ fn session(case: &Case<'_>) -> Result<()> {
         }
         outer.start_qemu(&spec)?;
         outer.line().expect(PROMPT).context("no shell came up")?;
-        attach(case, outer, "idle", IDLE, EXPECTED_IDLE)?;
-        outer.line().type_line("while :; do :; done")?;
-        attach(case, outer, "busy", BUSY, EXPECTED_BUSY)?;
+        attach(case, outer, ("idle", IDLE, EXPECTED_IDLE))?;
+        // A word of its own tells that the shell has taken the line and is at it.
+        outer
+            .line()
+            .type_line("echo bu\"\"sy; while :; do :; done")?;
+        outer.line().expect("busy")?;
+        attach(case, outer, ("busy", BUSY, EXPECTED_BUSY))?;
         // The guest has noticed nothing.
         outer.line().type_keys(b"\x03")?;
         outer.line().expect(PROMPT)?;
@@ -51,22 +55,20 @@ fn session(case: &Case<'_>) -> Result<()> {
 fn attach(
     case: &Case<'_>,
     outer: &mut Outer,
-    name: &str,
-    script: &str,
-    expected: Expected,
+    (name, script, expected): (&str, &str, Expected),
 ) -> Result<()> {
-    let stub = relay::start(outer.debug_line()?)?;
-    let debug = crate::build::tracing_hypervisor(case.artifacts.workspace())?.debug;
-    let debug = debug.display().to_string();
-    let options = ["--attach", &stub, "--symbols", &debug];
+    let relay = Relay::start(outer.debug_line()?)?;
+    let symbols = trace_symbols(case.artifacts).display().to_string();
+    let options = ["--attach", &relay.address, "--symbols", &symbols];
     let said = match run(case, &format!("nested-gdb-{name}"), script, &options) {
         Ok(said) => said,
         Err(error) => {
-            // What the machine says last goes to the log and may explain it.
-            let _ = outer.line().expect("tessera: end");
+            // What the machine says last may explain it.
+            outer.line().linger(Duration::from_secs(5));
             return Err(error);
         }
     };
+    relay.end()?;
     check(&said, expected)
 }
 
