@@ -226,7 +226,8 @@ fn write_if_changed(path: &Path, contents: &[u8]) -> Result<()> {
     fs::write(path, contents).with_context(|| format!("writing {}", path.display()))
 }
 
-fn strip(from: &Path, to: &Path) -> Result<()> {
+/// Copies a program without its symbols.
+pub(crate) fn strip(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("objcopy")
         .arg("--strip-all")
         .args([from, to])

@@ -52,11 +52,17 @@ pub(crate) struct MachineSize {
 /// What the hypervisor, its archive and the firmware may take, beside the guests' memory.
 const OVERHEAD_MIB: u64 = 256;
 /// Smaller machines save nothing.
-const LEAST_MIB: u64 = 1024;
+const LEAST_MIB: u32 = 1024;
 /// Larger ones have to be asked for: the host has to have that memory.
-const MOST_MIB: u64 = 8192;
+const MOST_MIB: u32 = 8192;
 
 impl MachineSize {
+    /// What every system gets at least.
+    pub(crate) const LEAST: Self = Self {
+        cpus: 1,
+        memory_mib: LEAST_MIB,
+    };
+
     /// For the domains of a configuration, with room for what each may have by ballooning.
     fn of(config: &Config) -> Self {
         let cpus = config
@@ -71,10 +77,11 @@ impl MachineSize {
         let memory = (pages / 256)
             .saturating_add(OVERHEAD_MIB)
             .next_multiple_of(128);
-        let memory = memory.clamp(LEAST_MIB, MOST_MIB);
         Self {
             cpus: cpus.max().map_or(1, |highest| highest.saturating_add(1)),
-            memory_mib: u32::try_from(memory).unwrap_or(u32::MAX),
+            memory_mib: u32::try_from(memory)
+                .unwrap_or(u32::MAX)
+                .clamp(LEAST_MIB, MOST_MIB),
         }
     }
 }

@@ -87,6 +87,9 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
     let ws = Workspace::find()?;
+    if !matches!(&cli.verb, Verb::Run(args) if args.boots_an_image()) {
+        ws.ensure_tree()?;
+    }
     match cli.verb {
         Verb::Setup(args) => setup::run(&ws, &args)?,
         Verb::Doctor => return doctor::run(&ws),

@@ -15,18 +15,14 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the source tree this program was built from and the user's cache directory.
+    /// The source tree this program was built from, which need not be on this machine (see
+    /// [`Self::ensure_tree`]), and the user's cache directory.
     pub(crate) fn find() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = manifest
             .parent()
             .context("xtask has no parent directory")?
             .to_path_buf();
-        ensure!(
-            root.join("Cargo.toml").is_file(),
-            "the source tree {} is gone; build xtask again where the tree is now",
-            root.display()
-        );
         let target = match env::var_os("CARGO_TARGET_DIR") {
             Some(dir) => env::current_dir()?.join(dir),
             None => root.join("target"),
@@ -39,6 +35,17 @@ impl Workspace {
             target,
             cache,
         })
+    }
+
+    /// Checks that the source tree is there.
+    pub(crate) fn ensure_tree(&self) -> Result<()> {
+        ensure!(
+            self.root.join("Cargo.toml").is_file(),
+            "the source tree {} is gone; build xtask again where the tree is now (only `run \
+             --image` works without it)",
+            self.root.display()
+        );
+        Ok(())
     }
 
     /// The top of the source tree.

@@ -5,15 +5,17 @@ mod session;
 mod terminal;
 pub(crate) mod watch;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::image::{self, MachineSize};
 use crate::machine::{self, Boot, Firmware, Host, Kind, Pace, Running, Spec};
+use crate::setup;
 use crate::workspace::Workspace;
-use crate::{image, setup};
 use session::{Ended, Outcome};
 use watch::End;
 
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     /// System description (TOML); without it, one Debian guest
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Image of `cargo xtask image`, booted as it is: nothing is set up or built
+    #[arg(long, value_name = "ISO", conflicts_with = "config")]
+    image: Option<PathBuf>,
     /// Emulator; by default QEMU where KVM offers nested VT-x, else Bochs
     #[arg(long, value_enum)]
     machine: Option<Kind>,
@@ -46,23 +51,24 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+impl Args {
+    /// Whether it boots what was built before, and so needs no source tree.
+    pub(crate) fn boots_an_image(&self) -> bool {
+        self.image.is_some()
+    }
+}
+
 /// The verb.
 pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
-    setup::ensure(ws)?;
-    let image = image::make(ws, args.config.as_deref())?;
     let host = Host::probe();
     let (kind, reason) = machine::choose(&host, args.machine);
-    let boot = if kind == Kind::Bochs || args.uefi {
-        Boot::Iso(image.iso)
-    } else {
-        Boot::Kernel {
-            image: image.hypervisor,
-            archive: image.archive,
-        }
+    let (boot, size) = match &args.image {
+        Some(image) => (Boot::Iso(found(image)?), MachineSize::LEAST),
+        None => built(ws, args, kind)?,
     };
     let spec = Spec {
-        cpus: args.cpus.unwrap_or(image.machine.cpus),
-        memory_mib: args.memory.unwrap_or(image.machine.memory_mib),
+        cpus: args.cpus.unwrap_or(size.cpus),
+        memory_mib: args.memory.unwrap_or(size.memory_mib),
         pace: Pace::RealTime,
         firmware: if args.uefi {
             Firmware::Uefi
@@ -86,6 +92,26 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     let verdict = verdict(&ended, &mut running, args.timeout);
     running.kill();
     verdict.map(|()| ExitCode::SUCCESS)
+}
+
+/// Builds what the machine boots from; how large it has to be.
+fn built(ws: &Workspace, args: &Args, kind: Kind) -> Result<(Boot, MachineSize)> {
+    setup::ensure(ws)?;
+    let image = image::make(ws, args.config.as_deref())?;
+    let boot = if kind == Kind::Bochs || args.uefi {
+        Boot::Iso(image.iso)
+    } else {
+        Boot::Kernel {
+            image: image.hypervisor,
+            archive: image.archive,
+        }
+    };
+    Ok((boot, image.machine))
+}
+
+/// The place of an image, for an emulator that runs in another directory.
+fn found(image: &Path) -> Result<PathBuf> {
+    fs::canonicalize(image).with_context(|| format!("cannot find the image {}", image.display()))
 }
 
 /// Says what will go wrong with this machine, if that is known.

@@ -135,7 +135,7 @@ fn add_program(cpio: &mut Cpio, root: &Path) -> Result<()> {
 }
 
 /// Name and place of each library, from the loader's list: `NAME => PATH (ADDRESS)`.
-fn libraries(list: &str) -> Vec<(&str, &Path)> {
+pub(crate) fn libraries(list: &str) -> Vec<(&str, &Path)> {
     list.lines()
         .filter_map(|line| {
             let (name, rest) = line.trim().split_once(" => ")?;

@@ -14,6 +14,7 @@ mod masks;
 mod micro;
 mod nested;
 mod nested_host;
+mod nested_run;
 mod refusal;
 mod runner;
 mod script;
@@ -112,6 +113,7 @@ fn all() -> Vec<Scenario> {
         micro::SCENARIOS,
         nested::SCENARIOS,
         nested_host::SCENARIOS,
+        nested_run::SCENARIOS,
         shares::SCENARIOS,
         &masks::WHOLE,
         gdb::nested::SCENARIOS,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Artifacts, Case, Scenario, Tier, Transcript};
+use super::{Artifacts, Case, Scenario, Tier, Transcript, nested_run};
 use crate::bench::nested as bench;
 use crate::build;
 use crate::machine::{Boot, Firmware, Kind, Spec};
@@ -129,6 +129,7 @@ fn boot(case: &Case<'_>) -> Result<Outer> {
     for (name, path) in bench::files(artifacts)? {
         files.push((name.into(), path));
     }
+    files.extend(nested_run::files(artifacts)?);
     let files: Vec<_> = files
         .iter()
         .map(|(name, path)| (name.as_str(), path.as_path()))
@@ -173,7 +174,8 @@ fn to_shell_and_off(outer: &mut Outer, spec: &Spec, vcpus: u32) -> Result<Transc
     Ok(said)
 }
 
-fn answer_and_off(outer: &mut Outer, vcpus: u32) -> Result<()> {
+/// Has the guest's shell answer with its number of CPUs and power off.
+pub(super) fn answer_and_off(outer: &mut Outer, vcpus: u32) -> Result<()> {
     let line = outer.line();
     line.expect(PROMPT).context("no shell came up")?;
     line.type_line("echo $((6 * 7)) is it on $(nproc)")?;
