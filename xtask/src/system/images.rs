@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::system::config::{Config, DomainConfig, FileId};
-use ::system::kernel::{Format, Image, Kernel, KernelError, compress_lz4};
+use ::system::kernel::{Format, Image, Kernel, KernelError, compress_lz4, trim};
 
 use super::description::{Description, Domain};
 use super::problem::Problem;
@@ -227,8 +227,8 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Checks a kernel, and packs it anew as LZ4 when it is in a format that takes the hypervisor ten
-/// times as long to unpack.
+/// Checks a kernel. To pack it anew means to leave out what nobody loads of a plain ELF file, and to
+/// compress it as LZ4 when it is in a format that takes the hypervisor ten times as long to unpack.
 fn prepare(name: &str, contents: Vec<u8>, repack: bool) -> Result<File, KernelError> {
     let image = Image::identify(&contents)?;
     let was = image.format();
@@ -236,15 +236,14 @@ fn prepare(name: &str, contents: Vec<u8>, repack: bool) -> Result<File, KernelEr
     let elf = image.unpack(&mut scratch, usize::MAX)?;
     let end = Kernel::parse(elf)?.end();
     let slow = matches!(was, Format::Xz | Format::Gzip | Format::Zstd);
-    let packed = if slow && repack {
-        Some(compress_lz4(elf)?)
-    } else {
-        None
+    let (now, anew) = match was {
+        Format::Elf if repack => (was, trim(elf)),
+        _ if slow && repack => (Format::Lz4, Some(compress_lz4(elf)?)),
+        _ => (was, None),
     };
-    let now = if packed.is_some() { Format::Lz4 } else { was };
     Ok(File {
         name: name.into(),
-        contents: packed.unwrap_or(contents),
+        contents: anew.unwrap_or(contents),
         formats: Some((now, was)),
         end,
     })

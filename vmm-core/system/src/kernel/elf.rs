@@ -126,13 +126,13 @@ fn segment<'a>(file: &'a [u8], header: &ProgramHeader) -> Result<Segment<'a>, Ke
     })
 }
 
-struct Elf<'a> {
+pub(super) struct Elf<'a> {
     file: &'a [u8],
     header: FileHeader<LittleEndian>,
 }
 
 impl<'a> Elf<'a> {
-    fn open(file: &'a [u8]) -> Result<Self, KernelError> {
+    pub(super) fn open(file: &'a [u8]) -> Result<Self, KernelError> {
         if !file.starts_with(&abi::ELFMAGIC) {
             return Err(KernelError::NotElf);
         }
@@ -153,6 +153,22 @@ impl<'a> Elf<'a> {
             return Err(KernelError::ForeignElf(header.e_machine));
         }
         Ok(Self { file, header })
+    }
+
+    pub(super) const fn class(&self) -> Class {
+        self.header.class
+    }
+
+    /// The offset behind the last byte of the file that a program header names, and behind their
+    /// table.
+    pub(super) fn end_of_segments(&self) -> Result<u64, KernelError> {
+        let headers = self.program_headers()?;
+        let table = ProgramHeader::size_for(self.header.class) * headers.len();
+        let end = self.header.e_phoff.saturating_add(table as u64);
+        let ends = headers
+            .iter()
+            .map(|header| header.p_offset.saturating_add(header.p_filesz));
+        Ok(ends.fold(end, u64::max))
     }
 
     fn program_headers(&self) -> Result<SegmentTable<'a, LittleEndian>, KernelError> {

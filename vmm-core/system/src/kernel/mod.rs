@@ -11,10 +11,12 @@
 mod bzimage;
 mod elf;
 mod error;
+mod trim;
 mod unpack;
 
 pub use self::elf::{Kernel, Segment};
 pub use self::error::{KernelError, UnpackError};
+pub use self::trim::trim;
 pub use self::unpack::compress_lz4;
 
 use core::fmt;

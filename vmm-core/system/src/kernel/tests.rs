@@ -83,6 +83,29 @@ fn both_classes_and_machines_are_taken() {
 }
 
 #[test]
+fn trimming_leaves_the_kernel_as_it_is() {
+    for wide in [true, false] {
+        let elf = Elf {
+            wide,
+            ..Elf::default()
+        };
+        let plain = elf.build();
+        let mut large = plain.clone();
+        large.extend([0xdb; 9000]);
+        let trimmed = trim(&large).unwrap();
+        assert!(trimmed.len() <= plain.len());
+        assert_eq!(open(&trimmed), Ok((0x10_0000, elf.segments)));
+        assert_eq!(trim(&trimmed), None, "nothing is left to take");
+    }
+    let by_section = Elf {
+        note_in_section: true,
+        ..Elf::default()
+    };
+    assert_eq!(trim(&by_section.build()), None, "the entry is not lost");
+    assert_eq!(trim(GZIP), None);
+}
+
+#[test]
 fn segments_are_sorted_and_empty_ones_left_out() {
     let segments = vec![
         (0x30_0000, vec![3; 10], 10),
