@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use addr2line::Loader;
+use anyhow::{Context, Result, anyhow, ensure};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
 use crate::build;
@@ -34,14 +36,23 @@ const ENDS: &[(&str, &str)] = &[
         "the start of a domain, between turns",
     ),
     ("vmm_core::start::quit", "the end of the run"),
+    (
+        "core::fmt::",
+        "formats the log, of numbers and names without a width that they could exceed",
+    ),
 ];
 
-/// Libraries whose code may hold panics, and why none of them can happen.
+/// Libraries whose code may hold panics, by themselves or inlined into ours, and why none of them
+/// can happen.
 const LIBRARIES: &[(&str, &str)] = &[
-    ("core::", "formats the log"),
     (
         "iced_x86::",
         "is given fifteen bytes and decodes without a panic for any of them",
+    ),
+    (
+        "spin::",
+        "a lock has fewer readers than it can count, as each is a pCPU's or a domain's, and no \
+         initialiser of a `Once` panics",
     ),
 ];
 
@@ -60,11 +71,13 @@ const PANICS: &[&str] = &[
     "alloc::raw_vec::capacity_overflow",
 ];
 
+/// Code of the language's libraries: it panics on behalf of who calls it.
+const STANDARD: &[&str] = &["core::", "alloc::"];
+
 /// Builds the hypervisor and shows what can panic.
 pub(super) fn show(ws: &Workspace) -> Result<()> {
     let built = build::hypervisor(ws)?;
-    let program = fs::read(&built.debug).context("reading the hypervisor")?;
-    let problems = problems(&program)?;
+    let problems = problems(&built.debug)?;
     for problem in &problems {
         println!("{problem}");
     }
@@ -77,11 +90,44 @@ pub(super) fn show(ws: &Workspace) -> Result<()> {
 }
 
 /// The panics that exit handling can reach in a linked hypervisor with symbols: a line for each
-/// function that leads into one.
-fn problems(program: &[u8]) -> Result<Vec<String>> {
-    let functions = Functions::read(program)?;
-    let code = code(program)?;
-    Ok(check(&Graph::new(&functions, &code), ROOTS))
+/// place that leads into one.
+fn problems(path: &Path) -> Result<Vec<String>> {
+    let program = fs::read(path).context("reading the hypervisor")?;
+    let functions = Functions::read(&program)?;
+    let graph = Graph::new(&functions, &code(&program)?);
+    let lines = Loader::new(path)
+        .map_err(|error| anyhow!("debugging information of {}: {error}", path.display()))?;
+    Ok(check(&graph, ROOTS, &|site| Place::find(&lines, site)))
+}
+
+/// Whose source an instruction comes from: the innermost inlined function that is no part of the
+/// language's libraries.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    function: String,
+    line: String,
+}
+
+impl Place {
+    fn find(lines: &Loader, site: u64) -> Option<Self> {
+        let mut frames = lines.find_frames(site).ok()?;
+        let mut found = None;
+        while let Ok(Some(frame)) = frames.next() {
+            let Some(name) = frame.function else { continue };
+            let function = format!("{:#}", rustc_demangle::demangle(&name.raw_name().ok()?));
+            let function = path_of(&function).to_owned();
+            let line = frame.location.map_or_else(String::new, |at| {
+                let file = at.file.unwrap_or_default();
+                format!("{file}:{}", at.line.unwrap_or_default())
+            });
+            let standard = begins(&function, STANDARD);
+            found = Some(Self { function, line });
+            if !standard {
+                break;
+            }
+        }
+        found
+    }
 }
 
 /// The machine code and its address.
@@ -94,9 +140,9 @@ fn code(program: &[u8]) -> Result<(u64, &[u8])> {
     Ok((text.sh_addr, bytes))
 }
 
-/// Which function leads to which, by name.
+/// Which function leads to which, by name, and by which instructions.
 #[derive(Debug, Default)]
-struct Graph(BTreeMap<String, BTreeSet<String>>);
+struct Graph(BTreeMap<String, BTreeMap<String, Vec<u64>>>);
 
 impl Graph {
     fn new(functions: &Functions, (address, bytes): &(u64, &[u8])) -> Self {
@@ -120,7 +166,9 @@ impl Graph {
                     .0
                     .entry(from.to_owned())
                     .or_default()
-                    .insert(to.to_owned());
+                    .entry(to.to_owned())
+                    .or_default()
+                    .push(instruction.ip());
             }
         }
         graph
@@ -138,11 +186,16 @@ fn target(instruction: &Instruction) -> Option<u64> {
     }
 }
 
+/// A method's path as that of a function: `<a::B<C>>::d` begins with `a::B` as well.
+fn path_of(function: &str) -> &str {
+    function.trim_start_matches('<')
+}
+
 fn begins(name: &str, with: &[&str]) -> bool {
     with.iter().any(|start| name.starts_with(start))
 }
 
-fn check(graph: &Graph, roots: &[&str]) -> Vec<String> {
+fn check(graph: &Graph, roots: &[&str], place: &dyn Fn(u64) -> Option<Place>) -> Vec<String> {
     let ends: Vec<_> = ENDS.iter().map(|(name, _)| *name).collect();
     let libraries: Vec<_> = LIBRARIES.iter().map(|(name, _)| *name).collect();
     let mut reached: BTreeMap<&str, Option<&str>> = graph
@@ -160,10 +213,20 @@ fn check(graph: &Graph, roots: &[&str]) -> Vec<String> {
         if begins(from, &ends) || begins(from, &libraries) {
             continue;
         }
-        for to in graph.0.get(from).into_iter().flatten() {
+        for (to, sites) in graph.0.get(from).into_iter().flatten() {
             if begins(to, PANICS) {
+                let places: BTreeSet<_> = sites.iter().map(|site| place(*site)).collect();
                 let way = way(&reached, from);
-                problems.push(format!("{from} leads to {to} ({way})"));
+                for place in places {
+                    let Some(at) = place else {
+                        problems.push(format!("{from} leads to {to} ({way})"));
+                        continue;
+                    };
+                    if !begins(&at.function, &libraries) {
+                        let Place { function, line } = at;
+                        problems.push(format!("{line}: {function} leads to {to} ({way})"));
+                    }
+                }
             } else if !reached.contains_key(to.as_str()) {
                 reached.insert(to, Some(from));
                 open.push(to);
@@ -188,14 +251,15 @@ fn way(reached: &BTreeMap<&str, Option<&str>>, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Graph, check, target};
+    use super::{Graph, Place, check, path_of, target};
     use iced_x86::{Decoder, DecoderOptions};
 
     fn graph(edges: &[(&str, &str)]) -> Graph {
         let mut graph = Graph::default();
         for (from, to) in edges {
             let to = (*to).to_owned();
-            graph.0.entry((*from).to_owned()).or_default().insert(to);
+            let sites = graph.0.entry((*from).to_owned()).or_default();
+            sites.entry(to).or_default().push(0);
         }
         graph
     }
@@ -208,7 +272,7 @@ mod tests {
             ("other", "core::panicking::panic"),
         ]);
         assert_eq!(
-            check(&graph, &["r::"]),
+            check(&graph, &["r::"], &|_| None),
             ["a::b leads to core::panicking::panic_bounds_check (r::handle > a::b)"]
         );
     }
@@ -221,12 +285,29 @@ mod tests {
             ("r::handle", "core::fmt::write"),
             ("core::fmt::write", "core::panicking::panic_fmt"),
         ]);
-        assert!(check(&graph, &["r::"]).is_empty());
+        assert!(check(&graph, &["r::"], &|_| None).is_empty());
+    }
+
+    #[test]
+    fn a_panic_of_a_listed_library_is_no_problem_wherever_it_is_inlined() {
+        let graph = graph(&[("r::handle", "core::panicking::panic_fmt")]);
+        let at = |function: &str| {
+            let place = Place {
+                function: path_of(function).into(),
+                line: "a.rs:7".into(),
+            };
+            check(&graph, &["r::"], &|_| Some(place.clone()))
+        };
+        assert!(at("<spin::rwlock::RwLock<u8>>::acquire_reader").is_empty());
+        assert_eq!(
+            at("<m::Word>::index"),
+            ["a.rs:7: m::Word>::index leads to core::panicking::panic_fmt (r::handle)"]
+        );
     }
 
     #[test]
     fn roots_that_are_not_there_are_a_problem() {
-        assert_eq!(check(&graph(&[("a", "b")]), &["r::"]).len(), 1);
+        assert_eq!(check(&graph(&[("a", "b")]), &["r::"], &|_| None).len(), 1);
     }
 
     #[test]
