@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::perms::Who;
 use crate::store::Store;
+use crate::watch::OwnWatch;
 use crate::{Error, Path, Perms, text};
 
 /// The store in the hypervisor's hands. Paths are absolute; watches hear of every change.
@@ -63,6 +64,23 @@ impl<'a> Control<'a> {
         let old = self.store.set_perms(id, perms)?;
         self.store.tell(path, Some(&old));
         Ok(())
+    }
+
+    /// Watches a node and all below it, which need not be there, under a number that is given back
+    /// by [`Store::next_fired`].
+    ///
+    /// # Errors
+    /// As [`Control::write`].
+    pub fn watch(&mut self, path: &str, number: u64) -> Result<(), Error> {
+        let watch = OwnWatch::new(Path::absolute(path)?, number)?;
+        text::insert(&mut self.store.own_watches, usize::MAX, watch)
+    }
+
+    /// Ends the watches with this number.
+    pub fn unwatch(&mut self, number: u64) {
+        self.store
+            .own_watches
+            .retain(|watch| watch.number != number);
     }
 
     /// Removes a node with all below it, if it is there.

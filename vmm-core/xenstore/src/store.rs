@@ -12,7 +12,7 @@ use crate::perms::Who;
 use crate::quota::{Quotas, Usage};
 use crate::transaction::{Change, Transaction, Written};
 use crate::tree::{NodeId, Tree, cost};
-use crate::watch::Audience;
+use crate::watch::{Audience, OwnWatch};
 use crate::{Control, Error, Path, Perms, text};
 
 /// The store.
@@ -21,6 +21,8 @@ pub struct Store {
     pub(crate) tree: Tree,
     /// Sorted by domain.
     pub(crate) connections: Vec<Connection>,
+    /// Of the hypervisor.
+    pub(crate) own_watches: Vec<OwnWatch>,
     pub(crate) quotas: Quotas,
     /// See [`Store::set_short`].
     pub(crate) short: bool,
@@ -35,6 +37,7 @@ impl Store {
         Ok(Self {
             tree: Tree::new()?,
             connections: Vec::new(),
+            own_watches: Vec::new(),
             quotas,
             short: false,
         })
@@ -118,6 +121,15 @@ impl Store {
             .map(|connection| connection.id)
     }
 
+    /// The number of a watch of the hypervisor's that has seen a change since it was last asked for
+    /// here; `None` when none has.
+    pub fn next_fired(&mut self) -> Option<u64> {
+        let mut watches = self.own_watches.iter_mut();
+        let fired = watches.find(|watch| watch.fired)?;
+        fired.fired = false;
+        Some(fired.number)
+    }
+
     /// The hypervisor's own access.
     pub const fn control(&mut self) -> Control<'_> {
         Control::new(self)
@@ -142,6 +154,7 @@ impl Store {
         if let Some(id) = self.tree.find(path) {
             let mut audience = Audience {
                 connections: &mut self.connections,
+                own: &mut self.own_watches,
                 quotas: &self.quotas,
             };
             audience.changed(&self.tree, path, id, old);
@@ -151,6 +164,7 @@ impl Store {
     fn tell_removal(&mut self, path: Path<'_>, id: NodeId) {
         let mut audience = Audience {
             connections: &mut self.connections,
+            own: &mut self.own_watches,
             quotas: &self.quotas,
         };
         audience.removing(&self.tree, path, id);

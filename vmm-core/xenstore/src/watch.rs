@@ -97,10 +97,36 @@ fn relative<'a>(path: Path<'a>, id: DomId, home: &mut heapless::String<24>) -> &
     text.strip_prefix(home.as_str()).unwrap_or(text)
 }
 
+/// A watch of the hypervisor's own. Changes leave a mark and nothing more, so they cost no memory
+/// however many there are.
+#[derive(Debug)]
+pub(crate) struct OwnWatch {
+    path: String,
+    pub(crate) number: u64,
+    pub(crate) fired: bool,
+}
+
+impl OwnWatch {
+    /// # Errors
+    /// [`Error::Enomem`].
+    pub(crate) fn new(path: Path<'_>, number: u64) -> Result<Self, Error> {
+        Ok(Self {
+            path: text::string(path.as_str())?,
+            number,
+            fired: false,
+        })
+    }
+
+    fn path(&self) -> Path<'_> {
+        Path::stored(&self.path)
+    }
+}
+
 /// Those that hear of changes.
 #[derive(Debug)]
 pub(crate) struct Audience<'a> {
     pub(crate) connections: &'a mut [Connection],
+    pub(crate) own: &'a mut [OwnWatch],
     pub(crate) quotas: &'a Quotas,
 }
 
@@ -108,6 +134,9 @@ impl Audience<'_> {
     /// Tells of a change of the node `id` at `path`: all that watch it or what lies above, and may
     /// read it or its parent, or might before, when it had the permissions `old`.
     pub(crate) fn changed(&mut self, tree: &Tree, path: Path<'_>, id: NodeId, old: Option<&Perms>) {
+        for watch in self.own.iter_mut() {
+            watch.fired |= watch.path().covers(path);
+        }
         let readable = Readable::new(tree, path, id, old);
         for connection in self.connections.iter_mut() {
             if readable.by(connection.id) {
@@ -119,6 +148,9 @@ impl Audience<'_> {
     /// Tells that the node `id` at `path` is about to be removed with all below it: those that
     /// watch it or what lies above, and those that watch a node below.
     pub(crate) fn removing(&mut self, tree: &Tree, path: Path<'_>, id: NodeId) {
+        for watch in self.own.iter_mut() {
+            watch.fired |= watch.path().covers(path) || path.covers(watch.path());
+        }
         let readable = Readable::new(tree, path, id, None);
         for connection in self.connections.iter_mut() {
             for index in 0..connection.watches.len() {

@@ -145,3 +145,31 @@ fn a_reset_drops_watches_and_transactions() {
     assert!(events(&mut store, 1).is_empty());
     assert_eq!(end(&mut store, 1, tx, true), Err("ENOENT".into()));
 }
+
+#[test]
+fn the_hypervisors_watches_keep_one_mark_for_all_changes() {
+    let mut store = store();
+    let mut control = store.control();
+    control.watch("/local/domain/1/a/state", 7).unwrap();
+    control.watch("/local/domain/2/a", 8).unwrap();
+    assert_eq!(store.next_fired(), None);
+    for value in ["1", "2", "3"] {
+        write(&mut store, 1, 0, "a/state", value).unwrap();
+    }
+    write(&mut store, 1, 0, "a/other", "1").unwrap();
+    assert_eq!((store.next_fired(), store.next_fired()), (Some(7), None));
+    // In a transaction: at its end, and only if that comes to something.
+    for commit in [false, true] {
+        let tx = begin(&mut store, 2);
+        write(&mut store, 2, tx, "a/b", "1").unwrap();
+        assert_eq!(store.next_fired(), None);
+        end(&mut store, 2, tx, commit).unwrap();
+        assert_eq!(store.next_fired(), commit.then_some(8));
+    }
+    // What lies above goes, and what is watched with it.
+    ask(&mut store, 1, kind::RM, 0, b"a\0").unwrap();
+    assert_eq!((store.next_fired(), store.next_fired()), (Some(7), None));
+    store.control().unwatch(7);
+    write(&mut store, 1, 0, "a/state", "1").unwrap();
+    assert_eq!(store.next_fired(), None);
+}
