@@ -4,6 +4,7 @@
 //! access to memory shared with a peer goes through [`shared_page::SharedPage`].
 #![no_std]
 
+pub mod blk;
 pub mod byte_ring;
 pub mod console;
 pub mod guest;
@@ -12,4 +13,5 @@ pub mod ring;
 pub mod shared_page;
 #[cfg(test)]
 mod test_page;
+pub mod xenbus;
 pub mod xenstore;
