@@ -1,4 +1,4 @@
-//! What guests ask of consoles and xenstore beyond their share of one exit: the boot pCPU does it
+//! What guests ask of consoles, xenstore and devices beyond their share of one exit: the boot pCPU does it
 //! for them, in rounds, a share for each domain in every round.
 //!
 //! A guest can see to it that there is always something left. So between two rounds vCPUs have
@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::time::{self, Tsc};
-use crate::{console, store};
+use crate::{backend, console, store};
 
 /// How long vCPUs have the boot pCPU between two rounds, in microseconds.
 const REST_US: u64 = 1_000;
@@ -21,7 +21,7 @@ static LAST_ROUND: AtomicU64 = AtomicU64::new(0);
 /// True when something is left.
 #[must_use]
 pub fn any() -> bool {
-    console::has_more() || store::has_more()
+    console::has_more() || store::has_more() || backend::has_more()
 }
 
 /// When the next round is due; never while nothing is left.
@@ -39,6 +39,7 @@ fn next_round(any: bool, last: Tsc, rest: u64) -> Tsc {
 pub fn serve() {
     console::serve_more();
     store::serve_more();
+    backend::serve_more();
     LAST_ROUND.store(Tsc::now().0, Ordering::Relaxed);
 }
 

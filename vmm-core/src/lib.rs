@@ -6,6 +6,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod attention;
+pub mod backend;
 pub mod bits;
 pub mod boot_info;
 pub mod builder;
@@ -27,6 +28,7 @@ pub mod policy;
 pub mod sched;
 pub mod start;
 pub mod stats;
+pub mod storage;
 pub mod store;
 pub mod task;
 pub mod time;

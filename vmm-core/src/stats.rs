@@ -207,10 +207,11 @@ pub fn note_start(census: &Census) {
 pub fn report_end(id: DomId, name: &str) {
     let left = frames().owned_by(id);
     log::info!(
-        "stats: left dom={name} memory={} tables={} shared={} free={}",
+        "stats: left dom={name} memory={} tables={} shared={} disks={} free={}",
         left.memory,
         left.tables,
         left.shared,
+        left.disks,
         frames().free_frames()
     );
 }
@@ -225,7 +226,7 @@ pub fn report_host() {
         .sum();
     log::info!(
         "stats: frames total={} free={} frame_table={} cpus={} heap={} hypervisor={} \
-         hypervisor_before={} tables={} shared={} domains={} granted={granted} adds_up={adds_up}",
+         hypervisor_before={} tables={} shared={} domains={} disks={} granted={granted} adds_up={adds_up}",
         census.total,
         census.free,
         census.frame_table,
@@ -236,6 +237,7 @@ pub fn report_host() {
         census.tables,
         census.shared,
         census.domains,
+        census.disks,
     );
 }
 

@@ -63,7 +63,8 @@ impl MachineSize {
         memory_mib: LEAST_MIB,
     };
 
-    /// For the domains of a configuration, with room for what each may have by ballooning.
+    /// For the domains of a configuration, with room for what each may have by ballooning
+    /// and write to its disks.
     fn of(config: &Config) -> Self {
         let cpus = config
             .domains
@@ -74,7 +75,16 @@ impl MachineSize {
             .iter()
             .map(|domain| domain.quotas.max_memory_pages)
             .sum();
+        let disks = config.domains.iter().flat_map(|domain| &domain.disks);
+        // What is written to a disk takes memory, and so does its image.
+        let sectors: u64 = disks
+            .map(|disk| {
+                let kinds = u64::from(!disk.read_only) + u64::from(disk.image.is_some());
+                disk.sectors.saturating_mul(kinds)
+            })
+            .fold(0, u64::saturating_add);
         let memory = (pages / 256)
+            .saturating_add(sectors / 2048)
             .saturating_add(OVERHEAD_MIB)
             .next_multiple_of(128);
         Self {
@@ -369,6 +379,7 @@ mod tests {
             affinity,
             share: Share::default(),
             on_reboot: OnReboot::Restart,
+            disks: Vec::new(),
         };
         let size = |domains| {
             MachineSize::of(&Config {

@@ -75,6 +75,7 @@ fn config(memory_pages: u64, initrd: bool) -> Config {
         affinity: None,
         share: Share::default(),
         on_reboot: OnReboot::Stop,
+        disks: Vec::new(),
     };
     Config {
         host: HostConfig::default(),

@@ -10,10 +10,11 @@ use abi::grant_table::{RESERVED_CONSOLE, RESERVED_XENSTORE};
 use abi::hvm::param;
 use abi::{DomId, Errno, EvtchnPort, Gpa, GrantRef, PAGE_SHIFT, VcpuId};
 use spin::{Mutex, RwLock};
-use system::DomainConfig;
+use system::{ArchiveError, DomainConfig};
 use vmx::caps::Features;
 
 use super::{Domain, HvmParams, Life, VcpuRef, Watchdogs, list};
+use crate::backend::Devices;
 use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap, XENSTORE_GFN};
 use crate::builder::{BuildError, DomainImage, Entry, GuestWriter};
 use crate::console::DomainConsole;
@@ -89,6 +90,12 @@ impl fmt::Display for CreateError {
 impl From<BuildError> for CreateError {
     fn from(error: BuildError) -> Self {
         Self::Build(error)
+    }
+}
+
+impl From<ArchiveError> for CreateError {
+    fn from(error: ArchiveError) -> Self {
+        Self::Build(error.into())
     }
 }
 
@@ -333,6 +340,7 @@ fn finish(
         vm_assist: AtomicU32::new(0),
         console: DomainConsole::new(console, console_port),
         store: DomainStore::new(store, store_port),
+        devices: Devices::new(&machine.archive, config, id)?,
         watchdogs: Watchdogs::new(),
         vcpus,
         online: AtomicU32::new(0),

@@ -18,6 +18,7 @@ use abi::shared_info;
 use abi::{DomId, EvtchnPort, Gfn, VcpuId, Virq};
 use spin::{Mutex, RwLock};
 
+use crate::backend::Devices;
 use crate::bits::low32;
 use crate::builder::memmap::MemoryMap;
 use crate::console::DomainConsole;
@@ -87,6 +88,8 @@ pub struct Domain {
     pub console: DomainConsole,
     /// The hypervisor's end of its way to the xenstore.
     pub store: DomainStore,
+    /// Its devices, with their back ends.
+    pub devices: Devices,
     /// Its watchdogs.
     pub watchdogs: Watchdogs,
     /// Its vCPUs, by id.
@@ -277,6 +280,7 @@ impl Domain {
                 other.evtchn.lock().peer_closed(peer.port, me);
             }
         }
+        self.devices.disconnect(self);
         self.grants.lock().close();
         self.p2m.write().release(usize::MAX);
         ops::release(&self.party(), list::by_id, |domain| domain.party());

@@ -3,7 +3,7 @@
 use abi::event_channel::fifo::PRIORITY_DEFAULT;
 use abi::{DomId, Errno, EvtchnPort, VcpuId, Virq};
 
-use super::port::{Port, QueueId, Service, State, VirqScope};
+use super::port::{DeviceQueue, Port, QueueId, Service, State, VirqScope};
 use super::{Closed, EvtchnTable, Peer};
 
 impl EvtchnTable {
@@ -54,6 +54,7 @@ impl EvtchnTable {
             | State::Unbound { .. }
             | State::Interdomain { .. }
             | State::Service(_)
+            | State::Device(_)
             | State::Virq(_)
             | State::Ipi => Err(Errno::Einval),
         }
@@ -66,6 +67,27 @@ impl EvtchnTable {
             port.state = State::Interdomain {
                 dom: peer.dom,
                 port: peer.port,
+            };
+        }
+    }
+
+    /// Completes a channel whose other end is a device's back end in the hypervisor.
+    ///
+    /// # Errors
+    /// [`Errno::Einval`] for a port that does not wait for domain 0.
+    pub fn bind_device(&mut self, port: EvtchnPort, queue: DeviceQueue) -> Result<(), Errno> {
+        self.check_bindable(port, DomId::CONTROL)?;
+        self.open_port_mut(port)?.state = State::Device(queue);
+        Ok(())
+    }
+
+    /// Ends what [`EvtchnTable::bind_device`] began: the port waits for its peer again.
+    pub fn unbind_device(&mut self, port: EvtchnPort, queue: DeviceQueue) {
+        if let Ok(port) = self.open_port_mut(port)
+            && port.state == State::Device(queue)
+        {
+            port.state = State::Unbound {
+                remote: DomId::CONTROL,
             };
         }
     }
@@ -114,7 +136,10 @@ impl EvtchnTable {
         self.check_vcpu(vcpu)?;
         let port = self.open_port_mut(port)?;
         match port.state {
-            State::Unbound { .. } | State::Interdomain { .. } | State::Service(_) => {}
+            State::Unbound { .. }
+            | State::Interdomain { .. }
+            | State::Service(_)
+            | State::Device(_) => {}
             State::Virq(virq) if VirqScope::of(virq) != VirqScope::Vcpu => {}
             State::Free | State::Virq(_) | State::Ipi => return Err(Errno::Einval),
         }
@@ -145,7 +170,7 @@ impl EvtchnTable {
                     *slot = EvtchnPort(0);
                 }
             }
-            State::Free | State::Unbound { .. } | State::Ipi => {}
+            State::Free | State::Unbound { .. } | State::Device(_) | State::Ipi => {}
         }
         self.free(port);
         Ok(Closed { port, peer })

@@ -7,7 +7,7 @@ use abi::shared_info::{compat, vcpu_info};
 use abi::{Errno, EvtchnPort, PAGE_SIZE, VcpuId, Virq};
 
 use super::fifo::{self, Fifo};
-use super::port::{Port, Service, State};
+use super::port::{DeviceQueue, Port, Service, State};
 use super::two_level::Width;
 use super::{EvtchnTable, Peer, Sent, VcpuSet, Wake};
 use crate::mm::page::PageRef;
@@ -21,6 +21,7 @@ impl EvtchnTable {
         match self.open_port(port)?.state {
             State::Interdomain { dom, port } => Ok(Sent::Peer(Peer { dom, port })),
             State::Service(service) => Ok(Sent::Service(service)),
+            State::Device(queue) => Ok(Sent::Device(queue)),
             State::Ipi => Ok(Sent::Local(self.deliver(port))),
             State::Unbound { .. } => Ok(Sent::Local(Wake::NONE)),
             State::Free | State::Virq(_) => Err(Errno::Einval),
@@ -43,6 +44,15 @@ impl EvtchnTable {
     pub fn raise_service(&mut self, service: Service) -> Wake {
         self.service_port(service)
             .map_or(Wake::NONE, |port| self.deliver(port))
+    }
+
+    /// Delivers an event from a device's back end, if the guest has not closed the port that it
+    /// bound.
+    pub fn raise_device(&mut self, port: EvtchnPort, queue: DeviceQueue) -> Wake {
+        match self.open_port(port) {
+            Ok(open) if open.state == State::Device(queue) => self.deliver(port),
+            _ => Wake::NONE,
+        }
     }
 
     /// Delivers a virtual interrupt to a vCPU, if it has bound it.

@@ -33,7 +33,7 @@ use abi::shared_info::{self, LEGACY_MAX_VCPUS};
 use abi::{DomId, Errno, EvtchnPort, VcpuId};
 
 pub use poll::Poll;
-pub use port::{Service, State, VirqScope};
+pub use port::{DeviceQueue, Service, State, VirqScope};
 pub use two_level::Width;
 pub use wake::{MAX_VCPUS, VcpuSet, Wake};
 
@@ -88,6 +88,8 @@ pub enum Sent {
     Peer(Peer),
     /// The event is for a back end in the hypervisor.
     Service(Service),
+    /// The event is for the back end of a device, in the hypervisor.
+    Device(DeviceQueue),
 }
 
 /// The remote end of a channel.

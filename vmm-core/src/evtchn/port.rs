@@ -35,11 +35,34 @@ impl Service {
     }
 }
 
+/// One queue of one of a domain's devices, whose back end is inside the hypervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceQueue {
+    /// The device's place in the domain's list.
+    pub device: u16,
+    /// The queue's number.
+    pub queue: u16,
+}
+
+impl DeviceQueue {
+    /// The port at which the back end appears to sit, in domain 0.
+    const fn remote_port(self) -> EvtchnPort {
+        const FIRST: u32 = 16;
+        const QUEUES: u32 = 16;
+        let device = (self.device as u32).saturating_mul(QUEUES);
+        EvtchnPort(
+            FIRST
+                .saturating_add(device)
+                .saturating_add(self.queue as u32),
+        )
+    }
+}
+
 /// What a port is bound to.
 ///
 /// ```text
 ///            alloc_unbound            peer binds
-/// Free ----------------------> Unbound <------> Interdomain
+/// Free ----------------------> Unbound <------> Interdomain, Device
 ///   ^ \_ bind_virq, bind_ipi _    |   peer closes    |
 ///   |                         v   v                  v
 ///   +------------------------- close, reset ---------+
@@ -62,6 +85,8 @@ pub enum State {
     },
     /// A back end inside the hypervisor.
     Service(Service),
+    /// A device's back end inside the hypervisor, which bound it as a domain would have.
+    Device(DeviceQueue),
     /// A virtual interrupt.
     Virq(Virq),
     /// Interrupts among the domain's own vCPUs.
@@ -140,6 +165,11 @@ impl Port {
                 status::INTERDOMAIN,
                 DomId::CONTROL.0 as u32,
                 service.remote_port().0,
+            ),
+            State::Device(queue) => (
+                status::INTERDOMAIN,
+                DomId::CONTROL.0 as u32,
+                queue.remote_port().0,
             ),
             State::Virq(number) => (status::VIRQ, number.0, 0),
             State::Ipi => (status::IPI, 0, 0),

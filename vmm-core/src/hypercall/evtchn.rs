@@ -15,7 +15,7 @@ use spin::MutexGuard;
 use super::{Args, Ctx, HypercallOutcome, low_half};
 use crate::domain::{Domain, list};
 use crate::evtchn::{Closed, EvtchnTable, Peer, Sent, Service};
-use crate::{console, store};
+use crate::{backend, console, store};
 
 /// Ports that a reset closes before it lets other work have a turn.
 const RESET_BATCH: u32 = 64;
@@ -71,6 +71,7 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
         }
         Sent::Service(Service::Console) => console::serve(ctx.domain()),
         Sent::Service(Service::Store) => store::serve(ctx.domain()),
+        Sent::Device(queue) => backend::kick(ctx.domain(), queue),
     }
     Ok(())
 }

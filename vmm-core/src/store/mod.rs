@@ -4,7 +4,7 @@
 //! exit. What a domain asks beyond its share of one exit is left over
 //! ([`leftovers`](crate::leftovers)).
 //!
-//! Locks are taken in this order: the store, a domain's ring, what [`Domain`] says.
+//! Locks are taken in this order: the store, a domain's ring or its devices, what [`Domain`] says.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -23,6 +23,7 @@ use pv_drivers::xenstore::{Back, Fault};
 use spin::Mutex;
 use xenstore::{Control, Error, Oversized, Quotas, Store};
 
+use crate::backend;
 use crate::domain::{Domain, list};
 use crate::evtchn::Service;
 use crate::machine::refuse;
@@ -91,7 +92,11 @@ pub fn introduce(domain: &Domain) -> Result<(), Error> {
     let mut guard = STORE.lock();
     let store = guard.as_mut().ok_or(Error::Enomem)?;
     store.introduce(domain.id)?;
-    nodes::make(&mut store.control(), domain).inspect_err(|_| {
+    let mut control = store.control();
+    let made = nodes::make(&mut control, domain);
+    let made = made.and_then(|()| backend::introduce(&mut control, domain));
+    made.inspect_err(|_| {
+        backend::forget(&mut store.control(), domain);
         nodes::remove(&mut store.control(), domain.id);
         store.release(domain.id);
     })
@@ -101,6 +106,7 @@ pub fn introduce(domain: &Domain) -> Result<(), Error> {
 pub fn release(domain: &Domain) {
     let mut guard = STORE.lock();
     if let Some(store) = guard.as_mut() {
+        backend::forget(&mut store.control(), domain);
         nodes::remove(&mut store.control(), domain.id);
         store.release(domain.id);
         send_all(store);
@@ -108,7 +114,7 @@ pub fn release(domain: &Domain) {
 }
 
 /// Lets the hypervisor read and change nodes; who watches them hears of it. `None` before [`init`].
-fn control<T>(act: impl FnOnce(&mut Control<'_>) -> T) -> Option<T> {
+pub fn control<T>(act: impl FnOnce(&mut Control<'_>) -> T) -> Option<T> {
     let mut guard = STORE.lock();
     let store = guard.as_mut()?;
     let result = act(&mut store.control());
@@ -165,8 +171,13 @@ fn serve_with(store: &mut Store, domain: &Arc<Domain>) {
     }
 }
 
-/// Sends whatever waits for whomever, as far as the rings have room.
+/// Lets the back ends see what has changed, and sends whatever waits for whomever, as far as the
+/// rings have room.
 fn send_all(store: &mut Store) {
+    // Ends: what back ends write is not what they watch.
+    while let Some(number) = store.next_fired() {
+        backend::front_changed(&mut store.control(), number);
+    }
     let mut from = DomId(0);
     while let Some(id) = store.next_recipient(from) {
         if let Some(domain) = list::by_id(id) {

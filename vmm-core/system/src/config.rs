@@ -4,6 +4,7 @@
 //! at least one domain, sizes within limits, no file that is not there. The packer calls it to
 //! report mistakes early; the archive reader calls it because it trusts no packer.
 
+use crate::disk::{self, DiskConfig};
 use crate::share::Share;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -116,6 +117,8 @@ pub struct DomainConfig {
     pub share: Share,
     /// What follows when the guest asks for a reboot.
     pub on_reboot: OnReboot,
+    /// Its disks.
+    pub disks: Vec<DiskConfig>,
 }
 
 /// Why a configuration is no good.
@@ -163,6 +166,13 @@ pub enum ConfigError {
         domain: String,
         /// The key in its description.
         key: &'static str,
+        /// Cause and remedy.
+        text: String,
+    },
+    /// A disk of it is no good.
+    Disk {
+        /// The domain.
+        domain: String,
         /// Cause and remedy.
         text: String,
     },
@@ -250,6 +260,12 @@ impl DomainConfig {
                 text,
             });
         }
+        if let Some(text) = disk::mistake(&self.disks, files) {
+            return Err(ConfigError::Disk {
+                domain: domain(),
+                text,
+            });
+        }
         if self.cmdline.len() > MAX_CMDLINE || self.cmdline.contains('\0') {
             return Err(ConfigError::Cmdline {
                 domain: domain(),
@@ -321,6 +337,7 @@ impl fmt::Display for ConfigError {
             Self::Share { domain, key, text } => {
                 write!(f, "`{key}` of domain `{domain}`: {text}")
             }
+            Self::Disk { domain, text } => write!(f, "domain `{domain}`: {text}"),
             Self::Cmdline { domain, length } => write!(
                 f,
                 "the command line of domain `{domain}` has {length} bytes: \
@@ -340,6 +357,7 @@ impl core::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::DiskName;
     use alloc::string::ToString;
     use alloc::vec;
 
@@ -355,6 +373,12 @@ mod tests {
             quotas: Quotas::usual(2, 65536),
             share: Share::default(),
             on_reboot: OnReboot::Restart,
+            disks: vec![DiskConfig {
+                name: DiskName(0),
+                image: Some(FileId(1)),
+                sectors: 64,
+                read_only: true,
+            }],
         }
     }
 
@@ -440,6 +464,10 @@ mod tests {
         assert_eq!(
             text(|d| d.cmdline = "x".repeat(3000)),
             "the command line of domain `web` has 3000 bytes: at most 2047 fit, without a NUL"
+        );
+        assert_eq!(
+            text(|d| d.disks[0].sectors = 0),
+            "domain `web`: xvda has 0 sectors: give it 1 to 2147483648 (1 TiB)"
         );
         assert_eq!(
             text(|d| d.initrd = Some(FileId(2))),

@@ -3,6 +3,7 @@
 //!
 //! * [`config`]: the domains to build and the host's options, as plain data with its limits.
 //! * [`archive`]: one file with the configuration and every guest image, each under a checksum.
+//! * [`disk`]: a domain's disks.
 //! * [`share`]: a domain's claim on CPU time.
 //! * [`network`]: addresses and packet filters of network interfaces.
 //! * [`kernel`]: bzImage and ELF, their compressions, and the PVH entry note.
@@ -18,6 +19,7 @@ extern crate std;
 
 pub mod archive;
 pub mod config;
+pub mod disk;
 pub mod kernel;
 pub mod network;
 pub mod quotas;
@@ -27,6 +29,7 @@ pub mod synthetic;
 
 pub use archive::{Archive, ArchiveError, File, write_archive};
 pub use config::{Config, ConfigError, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot};
+pub use disk::{DiskConfig, DiskName};
 pub use kernel::{Format, Image, Kernel, KernelError};
 pub use quotas::{GrantLimits, QuotaError, Quotas};
 pub use share::Share;

@@ -26,6 +26,9 @@ def binding(port):
         return f"virq {VIRQS[number] if number < len(VIRQS) else number}"
     if state == "Service":
         return f"service {rust.variant(inside['__0'])[0]}"
+    if state == "Device":
+        inside = inside["__0"]
+        return f"device {rust.number(inside, 'device')} queue {rust.number(inside, 'queue')}"
     return state.lower()
 
 

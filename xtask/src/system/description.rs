@@ -13,6 +13,7 @@ use ::system::quotas::{
 use ::system::share::Share;
 use toml::de::DeTable;
 
+use super::disks::{Disk, read_disks};
 use super::problem::Problem;
 use super::table::{Located, Table, nearest};
 use crate::features;
@@ -39,6 +40,7 @@ pub(super) struct Domain {
     pub(super) on_reboot: OnReboot,
     /// Whether a kernel in a slow compression is packed anew.
     pub(super) repack: bool,
+    pub(super) disks: Vec<Disk>,
 }
 
 /// Reads a description.
@@ -54,10 +56,13 @@ pub(super) fn read(source: &str) -> Result<Description, Vec<Problem>> {
         return Err(problems);
     }
     let mut root = Table::new(0, table.into_inner());
-    let host = root.tables("host", false, &mut problems).into_iter().next();
+    let host = root
+        .tables("host", "[host]", &mut problems)
+        .into_iter()
+        .next();
     let host = host.map_or_else(HostConfig::default, |table| read_host(table, &mut problems));
     let listed = root.require("domain", "[[domain]]", &mut problems);
-    let tables = root.tables("domain", true, &mut problems);
+    let tables = root.tables("domain", "[[domain]]", &mut problems);
     if listed && problems.is_empty() && !(1..=MAX_DOMAINS).contains(&tables.len()) {
         problems.push(Problem {
             at: 0,
@@ -145,6 +150,7 @@ fn read_domain(
     let on_reboot = table.choice("on_reboot", &reboots, problems);
     let grants = read_grant_limits(&mut table, problems);
     let repack = table.boolean("repack", "repack = false", problems);
+    let disks = read_disks(&mut table, problems);
     table.finish(problems);
 
     if let Some(name) = &name {
@@ -192,6 +198,7 @@ fn read_domain(
         share,
         on_reboot,
         repack: repack.is_none_or(|repack| repack.value),
+        disks,
     })
 }
 
@@ -320,7 +327,7 @@ fn read_grant_limits(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Gran
     }
 }
 
-fn required_text(
+pub(super) fn required_text(
     table: &mut Table<'_>,
     key: &'static str,
     example: &str,
@@ -330,7 +337,12 @@ fn required_text(
     table.text(key, example, problems)
 }
 
-fn check<T>(problems: &mut Vec<Problem>, key: &str, value: &Located<T>, problem: Option<String>) {
+pub(super) fn check<T>(
+    problems: &mut Vec<Problem>,
+    key: &str,
+    value: &Located<T>,
+    problem: Option<String>,
+) {
     problems.extend(problem.map(|text| Problem {
         at: value.at,
         key: key.into(),
@@ -374,8 +386,8 @@ fn affinity_problem(pcpus: &[u32]) -> Option<String> {
     ))
 }
 
-/// Pages of 4 KiB from a size with a unit.
-fn pages(size: &str) -> Result<u64, String> {
+/// Bytes of a size with a unit; `None` when they are too many to count.
+pub(super) fn bytes(size: &str) -> Result<Option<u64>, String> {
     let malformed = || {
         format!("\"{size}\" is no size; write a whole number and K, M, G or T, such as \"256M\"")
     };
@@ -390,12 +402,14 @@ fn pages(size: &str) -> Result<u64, String> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(malformed());
     }
-    let bytes = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift));
+    let number = digits.parse::<u64>().ok();
+    Ok(number.and_then(|number| number.checked_mul(1 << shift)))
+}
+
+/// Pages of 4 KiB from a size with a unit.
+fn pages(size: &str) -> Result<u64, String> {
     let range = MIN_MEMORY_PAGES..=MAX_MEMORY_PAGES;
-    match bytes {
+    match bytes(size)? {
         Some(bytes) if range.contains(&(bytes >> 12)) && bytes % 4096 == 0 => Ok(bytes >> 12),
         Some(bytes) if bytes % 4096 != 0 => Err(format!(
             "\"{size}\" is no whole number of pages; write a multiple of 4K"

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::system::config::{Config, DomainConfig, FileId};
+use ::system::disk::DiskConfig;
 use ::system::kernel::{Format, Image, Kernel, KernelError, compress_lz4, trim};
 
 use super::description::{Description, Domain};
+use super::disks::{self, Disk};
 use super::problem::Problem;
 use super::table::Located;
 
@@ -93,6 +95,7 @@ impl Images {
         if let Some(text) = self.memory_problem(kernel, initrd, memory.value) {
             return Err(vec![problem("memory", memory.at, text)]);
         }
+        let disks = self.disks(&domain.disks, places)?;
         Ok(DomainConfig {
             name: domain.name,
             kernel,
@@ -104,6 +107,7 @@ impl Images {
             affinity: domain.affinity,
             share: domain.share,
             on_reboot: domain.on_reboot,
+            disks,
         })
     }
 
@@ -139,8 +143,42 @@ impl Images {
         Ok(self.add(key, file))
     }
 
+    /// The disks, with their images.
+    fn disks(
+        &mut self,
+        disks: &[Disk],
+        places: Places<'_>,
+    ) -> Result<Vec<DiskConfig>, Vec<Problem>> {
+        let mut configs = Vec::new();
+        let mut problems = Vec::new();
+        for disk in disks {
+            let image = disk.image.as_ref().map(|image| {
+                let id = self.plain(image, places.base.join(&image.value));
+                id.map_err(|text| disks::problem("image", image.at, text))
+            });
+            let config = image.transpose().and_then(|image| {
+                let file = image.and_then(|id| self.files.get(usize::try_from(id.0).ok()?));
+                disk.config(image, file.map(|file| file.contents.len() as u64))
+            });
+            match config {
+                Ok(config) => configs.push(config),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() {
+            Ok(configs)
+        } else {
+            Err(problems)
+        }
+    }
+
     fn initrd(&mut self, name: &Located<String>, places: Places<'_>) -> Result<FileId, String> {
         let path = places.find(&name.value, "initrd.img")?;
+        self.plain(name, path)
+    }
+
+    /// A file that goes into the archive as it is.
+    fn plain(&mut self, name: &Located<String>, path: PathBuf) -> Result<FileId, String> {
         let key = (path, false);
         if let Some(&id) = self.ids.get(&key) {
             return Ok(id);

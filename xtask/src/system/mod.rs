@@ -4,6 +4,7 @@
 //! `Problems`, each with its line. The commented example is `xtask/systems/default.toml`.
 
 mod description;
+mod disks;
 mod images;
 mod problem;
 mod table;
@@ -95,8 +96,13 @@ fn lines(config: &Config, files: &[File]) -> Vec<String> {
         let initrd = initrd.map_or_else(String::new, |initrd| format!(", initrd {initrd}"));
         let memory = mebibytes(domain.memory_pages << 12);
         let vcpus = domain.vcpus;
+        let disks: String = domain
+            .disks
+            .iter()
+            .map(|disk| disks::show(disk, files))
+            .collect();
         format!(
-            "domain {}: {memory}, {vcpus} vCPU{}, kernel {kernel}{initrd}",
+            "domain {}: {memory}, {vcpus} vCPU{}, kernel {kernel}{initrd}{disks}",
             domain.name,
             if vcpus == 1 { "" } else { "s" }
         )

@@ -175,26 +175,27 @@ impl<'t> Table<'t> {
         T::default()
     }
 
-    /// The tables under `key`, each written as `[key]`, or as `[[key]]` when `many`.
+    /// The tables under `key`, each begun by `header`: one in single brackets, or many in double ones.
     pub(super) fn tables(
         &mut self,
         key: &'static str,
-        many: bool,
+        header: &str,
         problems: &mut Vec<Problem>,
     ) -> Vec<Table<'t>> {
         let Some(value) = self.take(key) else {
             return Vec::new();
         };
         let span = value.span();
+        let many = header.starts_with("[[");
         let mut bad = |at, value: &DeValue<'_>| {
             let text = if many {
                 format!(
-                    "expected a list of tables, found {}; start each with `[[{key}]]`",
+                    "expected a list of tables, found {}; start each with `{header}`",
                     kind(value)
                 )
             } else {
                 format!(
-                    "expected a table, found {}; start it with `[{key}]`",
+                    "expected a table, found {}; start it with `{header}`",
                     kind(value)
                 )
             };

@@ -80,7 +80,7 @@ impl Transcript {
             .starts_with("every domain has ended")
         {
             let count = |key: &str| census(line, key);
-            for kind in ["tables", "shared", "domains", "granted"] {
+            for kind in ["tables", "shared", "domains", "disks", "granted"] {
                 ensure!(count(kind)? == 0, "frames leaked ({kind}): {line}");
             }
             ensure!(
@@ -124,7 +124,7 @@ mod tests {
     use super::Transcript;
 
     const CENSUS: &str = "[    0.4] vmm_core: stats: frames total=9 free=5 hypervisor=4 \
-                          hypervisor_before=4 tables=0 shared=0 domains=0 granted=0 adds_up=true";
+                          hypervisor_before=4 tables=0 shared=0 domains=0 disks=0 granted=0 adds_up=true";
 
     fn transcript() -> Transcript {
         with_census(CENSUS)
@@ -164,6 +164,7 @@ mod tests {
             ("tables=0", "tables=1"),
             ("shared=0", "shared=1"),
             ("domains=0", "domains=512"),
+            ("disks=0", "disks=1"),
             ("granted=0", "granted=1"),
             ("hypervisor=4", "hypervisor=5"),
             ("adds_up=true", "adds_up=false"),

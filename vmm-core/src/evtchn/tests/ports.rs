@@ -4,7 +4,7 @@ use abi::Errno;
 use abi::event_channel::status;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::super::{Peer, Service, State};
+use super::super::{DeviceQueue, Peer, Service, State};
 use super::{DomId, EvtchnPort, LIMIT, OTHER, Sent, VcpuId, Wake, page, table, upcall, virq};
 
 const ME: DomId = DomId(1);
@@ -185,3 +185,35 @@ proptest! {
 }
 
 extern crate std;
+
+#[test]
+fn a_device_has_its_port_until_either_end_lets_go() {
+    let (mut table, _) = table(1);
+    let queue = DeviceQueue {
+        device: 2,
+        queue: 1,
+    };
+    let other = DeviceQueue { queue: 0, ..queue };
+    let foreign = table.alloc_unbound(OTHER).unwrap();
+    assert_eq!(table.bind_device(foreign, queue), Err(Errno::Einval));
+    let port = table.alloc_unbound(DomId::CONTROL).unwrap();
+    assert_eq!(table.raise_device(port, queue), Wake::NONE);
+    assert_eq!(table.bind_device(port, queue), Ok(()));
+    assert_eq!(table.bind_device(port, other), Err(Errno::Einval));
+    assert_eq!(table.send(port), Ok(Sent::Device(queue)));
+    assert_eq!(table.raise_device(port, other), Wake::NONE);
+    assert_eq!(table.raise_device(port, queue), upcall(0));
+    let shown = table.status(port).unwrap();
+    assert_eq!((shown.status, shown.detail), (status::INTERDOMAIN, 0));
+    table.unbind_device(port, other);
+    assert_eq!(table.state(port), Ok(State::Device(queue)));
+    table.unbind_device(port, queue);
+    let remote = DomId::CONTROL;
+    assert_eq!(table.state(port), Ok(State::Unbound { remote }));
+    table.bind_device(port, queue).unwrap();
+    assert_eq!(table.close(port).unwrap().peer, None);
+    assert_eq!(table.raise_device(port, queue), Wake::NONE);
+    assert_eq!(table.bind_ipi(VcpuId(0)), Ok(port));
+    table.unbind_device(port, queue);
+    assert_eq!(table.state(port), Ok(State::Ipi));
+}

@@ -24,6 +24,8 @@ pub struct DomainFrames {
     pub tables: u64,
     /// Pages the hypervisor shares with it.
     pub shared: u64,
+    /// What it has written to disks in RAM.
+    pub disks: u64,
 }
 
 /// A frame of accounts.
@@ -40,7 +42,7 @@ pub(super) struct Account {
     memory: AtomicU32,
     tables: AtomicU32,
     shared: AtomicU32,
-    unused: AtomicU32,
+    disks: AtomicU32,
 }
 
 /// The page of a domain's account, and its place there.
@@ -91,6 +93,7 @@ impl Account {
             memory: read(&self.memory),
             tables: read(&self.tables),
             shared: read(&self.shared),
+            disks: read(&self.disks),
         }
     }
 
@@ -99,6 +102,7 @@ impl Account {
             Owner::Domain(_) => Some(&self.memory),
             Owner::Tables(_) => Some(&self.tables),
             Owner::Shared(_) => Some(&self.shared),
+            Owner::Disk(_) => Some(&self.disks),
             Owner::Hypervisor | Owner::Heap | Owner::Cpu => None,
         }
     }

@@ -31,6 +31,8 @@ pub struct Census {
     pub shared: u64,
     /// The domains' memory: [`Owner::Domain`].
     pub domains: u64,
+    /// What domains have written to disks in RAM: [`Owner::Disk`].
+    pub disks: u64,
 }
 
 impl Census {
@@ -44,11 +46,11 @@ impl Census {
     /// Frames that domains have, or that are there for domains.
     #[must_use]
     pub const fn for_domains(&self) -> u64 {
-        self.tables + self.shared + self.domains
+        self.tables + self.shared + self.domains + self.disks
     }
 
     fn new(total: u64, free: u64, frame_table: u64, used: [u64; Owner::KINDS]) -> Self {
-        let [hypervisor, heap, cpus, tables, shared, domains] = used;
+        let [hypervisor, heap, cpus, tables, shared, domains, disks] = used;
         Self {
             total,
             free,
@@ -59,6 +61,7 @@ impl Census {
             tables,
             shared,
             domains,
+            disks,
         }
     }
 }

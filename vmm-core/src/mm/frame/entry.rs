@@ -62,11 +62,13 @@ pub enum Owner {
     Shared(DomId),
     /// A domain's own memory.
     Domain(DomId),
+    /// What a domain has written to disks that are in RAM.
+    Disk(DomId),
 }
 
 impl Owner {
     /// The number of kinds.
-    pub(super) const KINDS: usize = 6;
+    pub(super) const KINDS: usize = 7;
 
     /// The kind, without the domain: below [`Owner::KINDS`].
     pub(super) const fn kind(self) -> usize {
@@ -77,6 +79,7 @@ impl Owner {
             Self::Tables(_) => 3,
             Self::Shared(_) => 4,
             Self::Domain(_) => 5,
+            Self::Disk(_) => 6,
         }
     }
 
@@ -84,7 +87,10 @@ impl Owner {
     pub(super) const fn domain(self) -> Option<DomId> {
         match self {
             Self::Hypervisor | Self::Heap | Self::Cpu => None,
-            Self::Tables(domain) | Self::Shared(domain) | Self::Domain(domain) => Some(domain),
+            Self::Tables(domain)
+            | Self::Shared(domain)
+            | Self::Domain(domain)
+            | Self::Disk(domain) => Some(domain),
         }
     }
 
@@ -104,7 +110,8 @@ impl Owner {
             2 => Self::Cpu,
             3 => Self::Tables(domain),
             4 => Self::Shared(domain),
-            _ => Self::Domain(domain),
+            5 => Self::Domain(domain),
+            _ => Self::Disk(domain),
         }
     }
 }
@@ -129,7 +136,7 @@ impl Traces {
         match owner {
             _ if !dirty => Self::Clean,
             Owner::Hypervisor | Owner::Heap | Owner::Cpu => Self::Stale,
-            Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) => Self::Secret,
+            Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) | Owner::Disk(_) => Self::Secret,
         }
     }
 }
@@ -247,6 +254,7 @@ mod tests {
             any::<u16>().prop_map(|d| Owner::Tables(DomId(d))),
             any::<u16>().prop_map(|d| Owner::Shared(DomId(d))),
             any::<u16>().prop_map(|d| Owner::Domain(DomId(d))),
+            any::<u16>().prop_map(|d| Owner::Disk(DomId(d))),
         ]
     }
 

@@ -162,7 +162,7 @@ impl FrameTable {
         match owner {
             Owner::Hypervisor | Owner::Heap | Owner::Cpu => 0,
             Owner::Tables(_) | Owner::Shared(_) => reserve / 2,
-            Owner::Domain(_) => reserve,
+            Owner::Domain(_) | Owner::Disk(_) => reserve,
         }
     }
 
@@ -203,7 +203,9 @@ impl FrameTable {
             owner,
             match owner {
                 Owner::Hypervisor | Owner::Heap | Owner::Cpu => Traces::Stale,
-                Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) => Traces::Clean,
+                Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) | Owner::Disk(_) => {
+                    Traces::Clean
+                }
             },
         )
     }

@@ -48,6 +48,7 @@ fn ops() -> impl Strategy<Value = Op> {
         (0_u16..3).prop_map(|d| Owner::Tables(DomId(d))),
         (0_u16..3).prop_map(|d| Owner::Shared(DomId(d))),
         (0_u16..3).prop_map(|d| Owner::Domain(DomId(d))),
+        (0_u16..3).prop_map(|d| Owner::Disk(DomId(d))),
     ];
     prop_oneof![
         4 => (0_u8..=8, owner, any::<bool>())
@@ -156,12 +157,14 @@ impl Model {
         assert_eq!(census.tables, owned(|o| matches!(o, Owner::Tables(_))));
         assert_eq!(census.shared, owned(|o| matches!(o, Owner::Shared(_))));
         assert_eq!(census.domains, owned(|o| matches!(o, Owner::Domain(_))));
+        assert_eq!(census.disks, owned(|o| matches!(o, Owner::Disk(_))));
         for id in (0..3).map(DomId) {
             let of = |wanted| self.frames.values().filter(|(o, _)| *o == wanted).count() as u64;
             let found = DomainFrames {
                 memory: of(Owner::Domain(id)),
                 tables: of(Owner::Tables(id)),
                 shared: of(Owner::Shared(id)),
+                disks: of(Owner::Disk(id)),
             };
             assert_eq!(table.owned_by(id), found);
         }
@@ -236,7 +239,8 @@ fn runs_out_and_recovers() {
         DomainFrames {
             shared: 0,
             memory: RAM - 9,
-            tables: 0
+            tables: 0,
+            disks: 0
         }
     );
     taken.into_iter().for_each(|mfn| table.free(mfn, 0));

@@ -30,6 +30,7 @@ fn config() -> Config {
             ..Share::default()
         },
         on_reboot: OnReboot::Stop,
+        disks: Vec::new(),
     };
     Config {
         host: HostConfig::default(),
@@ -102,7 +103,7 @@ fn errors_name_the_trouble() {
     old[8] = 9;
     assert_eq!(
         text(&old),
-        "boot archive has format version 9, expected 3: \
+        "boot archive has format version 9, expected 4: \
          pack it again with the tools of this release"
     );
     let mut bad = bytes.clone();

@@ -1,0 +1,87 @@
+//! What each kind of device does.
+
+use core::fmt;
+
+use abi::EvtchnPort;
+use pv_drivers::ring::Broken;
+use xenstore::Error;
+
+use super::front::{Front, Refusal};
+use super::keys::Keys;
+use super::vbd::Vbd;
+
+/// What serving a queue left to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Outcome {
+    /// The front end's port, when it is to be told.
+    pub(super) notify: Option<EvtchnPort>,
+    /// Requests are left, beyond the share of one exit.
+    pub(super) more: bool,
+}
+
+/// The device itself.
+#[derive(Debug)]
+pub(super) enum Driver {
+    /// A disk.
+    Vbd(Vbd),
+}
+
+impl Driver {
+    /// The directory's name in the xenstore.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Vbd(_) => "vbd",
+        }
+    }
+
+    /// The most queues that it has, at most 32.
+    pub(super) fn queues(&self) -> u16 {
+        match self {
+            Self::Vbd(vbd) => vbd.queues(),
+        }
+    }
+
+    /// Writes what a front end has to know before it says anything.
+    pub(super) fn announce(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
+        match self {
+            Self::Vbd(vbd) => vbd.announce(keys),
+        }
+    }
+
+    /// Connects to what the front end says: rings and event channels. If that fails, nothing is
+    /// held that [`Driver::disconnect`] does not let go.
+    pub(super) fn connect(&self, keys: &Keys<'_, '_>, front: Front<'_>) -> Result<(), Refusal> {
+        match self {
+            Self::Vbd(vbd) => vbd.connect(keys, front),
+        }
+    }
+
+    /// Writes what a front end has to know before it goes to work.
+    pub(super) fn describe(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
+        match self {
+            Self::Vbd(vbd) => vbd.describe(keys),
+        }
+    }
+
+    /// Lets go of all that is the front end's.
+    pub(super) fn disconnect(&self, front: Front<'_>) {
+        match self {
+            Self::Vbd(vbd) => vbd.disconnect(front),
+        }
+    }
+
+    /// Carries out the share of one exit of what waits in a queue.
+    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
+        match self {
+            Self::Vbd(vbd) => vbd.serve(front, queue),
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vbd(vbd) => vbd.fmt(f),
+        }
+    }
+}

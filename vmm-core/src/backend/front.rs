@@ -1,0 +1,141 @@
+//! The front end's domain as a back end sees it: the pages it grants to domain 0, and the event
+//! channels that it offers to domain 0. A driver domain would see as much.
+
+use core::fmt;
+use core::ops::Deref;
+
+use abi::{DomId, EvtchnPort, GrantRef};
+use pv_drivers::blk::Grants;
+use pv_drivers::shared_page::SharedPage;
+
+use crate::domain::Domain;
+use crate::evtchn::DeviceQueue;
+use crate::grant::{Granted, Use};
+use crate::mm::page::PageRef;
+
+/// Why a connection to a front end cannot be, or cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// A key in its directory is missing, no number, or asks for too much.
+    Key(&'static str),
+    /// A page is not granted to domain 0 for writing.
+    Grant(GrantRef),
+    /// A port does not wait for domain 0.
+    Port(EvtchnPort),
+    /// An index of a ring makes no sense.
+    Index,
+    /// There is no memory.
+    Memory,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "the front end's key {key} is no good"),
+            Self::Grant(gref) => write!(f, "grant {gref} of the ring is no good"),
+            Self::Port(port) => write!(f, "port {port} is no good"),
+            Self::Index => f.write_str("ring index out of range"),
+            Self::Memory => f.write_str("out of memory"),
+        }
+    }
+}
+
+/// The front end's domain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Front<'d> {
+    domain: &'d Domain,
+    /// Of which of its devices.
+    slot: u16,
+}
+
+/// A page of the front end's that stays mapped until [`Front::unmap`].
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Mapped {
+    page: PageRef,
+    gref: GrantRef,
+}
+
+impl Deref for Mapped {
+    type Target = SharedPage;
+
+    fn deref(&self) -> &SharedPage {
+        &self.page
+    }
+}
+
+impl<'d> Front<'d> {
+    pub(super) const fn new(domain: &'d Domain, slot: u16) -> Self {
+        Self { domain, slot }
+    }
+
+    /// Begins a use of a whole page.
+    fn pin(&self, gref: GrantRef, write: bool) -> Option<PageRef> {
+        let what = Use {
+            gref,
+            grantee: DomId::CONTROL,
+            write,
+            whole: true,
+        };
+        let mut table = self.domain.grants.lock();
+        let granted = table.pin(what, |gfn| self.domain.pin(gfn).ok());
+        granted.ok().map(|Granted { page, .. }| page)
+    }
+
+    fn unpin(&self, gref: GrantRef, write: bool) {
+        self.domain.grants.lock().unpin(gref, write);
+    }
+
+    /// Maps a page of a ring.
+    pub(super) fn map(&self, gref: GrantRef) -> Result<Mapped, Refusal> {
+        let page = self.pin(gref, true).ok_or(Refusal::Grant(gref))?;
+        Ok(Mapped { page, gref })
+    }
+
+    /// Ends a mapping.
+    pub(super) fn unmap(&self, mapped: Mapped) {
+        let Mapped { page, gref } = mapped;
+        drop(page);
+        self.unpin(gref, true);
+    }
+
+    fn queue(&self, queue: u16) -> DeviceQueue {
+        DeviceQueue {
+            device: self.slot,
+            queue,
+        }
+    }
+
+    /// Binds the front end's port to a queue.
+    pub(super) fn bind(&self, port: EvtchnPort, queue: u16) -> Result<(), Refusal> {
+        let bound = self
+            .domain
+            .evtchn
+            .lock()
+            .bind_device(port, self.queue(queue));
+        bound.map_err(|_| Refusal::Port(port))
+    }
+
+    /// Lets go of a port.
+    pub(super) fn unbind(&self, port: EvtchnPort, queue: u16) {
+        self.domain
+            .evtchn
+            .lock()
+            .unbind_device(port, self.queue(queue));
+    }
+}
+
+impl Grants for Front<'_> {
+    fn with_page<R>(
+        &self,
+        gref: GrantRef,
+        write: bool,
+        act: impl FnOnce(&SharedPage) -> R,
+    ) -> Option<R> {
+        let page = self.pin(gref, write)?;
+        let result = act(&page);
+        drop(page);
+        self.unpin(gref, write);
+        Some(result)
+    }
+}

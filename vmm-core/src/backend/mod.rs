@@ -1,0 +1,301 @@
+//! Devices whose back ends run inside the hypervisor.
+//!
+//! A domain's devices come from its description and are there as long as it is. Front and back end
+//! meet in the xenstore, as everywhere in Xen's world; domain 0 stands for the hypervisor.
+//!
+//! ```text
+//! front end says its state ----> store --> front_changed --> Driver::connect: maps the rings by
+//!   (device/<kind>/<n>)                                      grant, binds the event channels
+//! front end sends its event ---> kick ---> Driver::serve, in that very exit
+//!                                  more than a share: leftovers --> serve_more
+//! ```
+//!
+//! * [`Device`] is one of them, [`Driver`] what it does.
+//! * [`Front`] is what a back end sees of the front end's domain, [`Keys`] of the store.
+//!
+//! Locks are taken in this order: the store, a device's link, a queue, what [`Domain`] says.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm
+)]
+
+mod driver;
+mod front;
+mod keys;
+mod vbd;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use abi::DomId;
+use abi::xenbus::XenbusState;
+use pv_drivers::ring::Broken;
+use pv_drivers::xenbus::{Step, step};
+use spin::Mutex;
+use system::{Archive, ArchiveError, DomainConfig};
+use xenstore::Control;
+
+use crate::domain::{Domain, list};
+use crate::evtchn::DeviceQueue;
+use crate::{percpu, store};
+
+use driver::{Driver, Outcome};
+use front::{Front, Refusal};
+use keys::Keys;
+
+/// Set when a front end asked more than its share.
+static MORE: AtomicBool = AtomicBool::new(false);
+
+/// A device with its back end.
+#[derive(Debug)]
+pub struct Device {
+    /// Its place in the domain's list.
+    slot: u16,
+    /// Its number in the xenstore.
+    number: u32,
+    driver: Driver,
+    link: Mutex<Link>,
+    /// Queues with requests beyond their share.
+    more: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Link {
+    /// The back end's state.
+    state: XenbusState,
+    /// Something was wrong with the front end; said once.
+    complained: bool,
+}
+
+/// A domain's devices.
+#[derive(Debug)]
+pub struct Devices(Box<[Device]>);
+
+impl Devices {
+    /// The devices of a domain's description.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] for an image that is damaged.
+    pub fn new(
+        archive: &Archive<'static>,
+        config: &DomainConfig,
+        id: DomId,
+    ) -> Result<Self, ArchiveError> {
+        let mut devices = Vec::new();
+        for (slot, disk) in (0u16..).zip(&config.disks) {
+            let driver = vbd::Vbd::new(archive, disk, id, config.vcpus)?;
+            devices.push(Device {
+                slot,
+                number: disk.name.virtual_device(),
+                driver: Driver::Vbd(driver),
+                link: Mutex::new(Link {
+                    state: XenbusState::Initialising,
+                    complained: false,
+                }),
+                more: AtomicU32::new(0),
+            });
+        }
+        Ok(Self(devices.into_boxed_slice()))
+    }
+
+    fn get(&self, slot: u16) -> Option<&Device> {
+        self.0.get(usize::from(slot))
+    }
+
+    /// Lets go of all that is the front end's domain's, which has ended.
+    pub fn disconnect(&self, domain: &Domain) {
+        for device in &self.0 {
+            device.driver.disconnect(Front::new(domain, device.slot));
+        }
+    }
+}
+
+/// The number of the store's watch on a front end's state.
+fn watch_number(domain: DomId, slot: u16) -> u64 {
+    u64::from(domain.0) << 16 | u64::from(slot)
+}
+
+/// Makes the directories of a new domain's devices.
+///
+/// # Errors
+/// [`xenstore::Error::Enomem`].
+pub fn introduce(control: &mut Control<'_>, domain: &Domain) -> Result<(), xenstore::Error> {
+    for device in &domain.devices.0 {
+        let mut keys = device.keys(control, domain.id);
+        keys.make(domain.id, device.driver.kind())?;
+        device.driver.announce(&mut keys)?;
+        let mut link = device.link.lock();
+        link.say(&mut keys, XenbusState::InitWait)?;
+        keys.watch_front(watch_number(domain.id, device.slot))?;
+    }
+    Ok(())
+}
+
+/// Removes what [`introduce`] made in domain 0's part of the store; what it made in the domain's
+/// own goes with that.
+pub fn forget(control: &mut Control<'_>, domain: &Domain) {
+    for device in &domain.devices.0 {
+        control.unwatch(watch_number(domain.id, device.slot));
+        control.remove(&keys::back_home(device.driver.kind(), domain.id));
+    }
+}
+
+/// A front end's state may have changed; `number` is that of the watch.
+pub fn front_changed(control: &mut Control<'_>, number: u64) {
+    let id = u16::try_from(number >> 16).map(DomId);
+    let slot = u16::try_from(number & 0xffff);
+    if let (Ok(id), Ok(slot)) = (id, slot)
+        && let Some(domain) = list::by_id(id)
+        && let Some(device) = domain.devices.get(slot)
+    {
+        device.front_changed(control, &domain);
+    }
+}
+
+/// Serves a queue whose event the front end sent.
+pub fn kick(domain: &Arc<Domain>, queue: DeviceQueue) {
+    if let Some(device) = domain.devices.get(queue.device) {
+        device.serve(domain, queue.queue);
+    }
+}
+
+/// Serves the queues with more requests than their share.
+pub fn serve_more() {
+    if !MORE.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    for domain in list::all() {
+        for device in &domain.devices.0 {
+            device.serve_more(&domain);
+        }
+    }
+}
+
+/// True when [`serve_more`] has something to do.
+#[must_use]
+pub fn has_more() -> bool {
+    MORE.load(Ordering::Acquire)
+}
+
+impl Link {
+    fn say(&mut self, keys: &mut Keys<'_, '_>, state: XenbusState) -> Result<(), xenstore::Error> {
+        self.state = state;
+        keys.set("state", state.text())
+    }
+}
+
+impl Device {
+    fn keys<'a, 's>(&self, control: &'a mut Control<'s>, domain: DomId) -> Keys<'a, 's> {
+        Keys::new(control, self.driver.kind(), domain, self.number)
+    }
+
+    fn front_changed(&self, control: &mut Control<'_>, domain: &Arc<Domain>) {
+        let mut keys = self.keys(control, domain.id);
+        let seen = keys
+            .front("state")
+            .map_or(XenbusState::Unknown, XenbusState::parse);
+        let mut link = self.link.lock();
+        let front = Front::new(domain, self.slot);
+        let said = match step(link.state, seen) {
+            Step::Stay => Ok(()),
+            Step::Say(state) => link.say(&mut keys, state),
+            Step::Disconnect(state) => {
+                self.driver.disconnect(front);
+                link.say(&mut keys, state)
+            }
+            Step::Connect => match self.connect(&mut keys, front) {
+                Ok(()) => {
+                    // It may have asked for something before the channel was there.
+                    self.leave(u32::MAX);
+                    link.say(&mut keys, XenbusState::Connected)
+                }
+                Err(refusal) => self.give_up(&mut link, &mut keys, domain, &refusal),
+            },
+        };
+        if said.is_err() {
+            // Without memory for one word the front end hears nothing; it is as if the device had
+            // stopped.
+            self.driver.disconnect(front);
+            link.state = XenbusState::Closed;
+        }
+    }
+
+    fn connect(&self, keys: &mut Keys<'_, '_>, front: Front<'_>) -> Result<(), Refusal> {
+        self.driver.connect(keys, front)?;
+        self.driver.describe(keys).map_err(|_| Refusal::Memory)
+    }
+
+    /// Ends the connection because of what the front end did.
+    fn give_up(
+        &self,
+        link: &mut Link,
+        keys: &mut Keys<'_, '_>,
+        domain: &Domain,
+        refusal: &Refusal,
+    ) -> Result<(), xenstore::Error> {
+        self.driver.disconnect(Front::new(domain, self.slot));
+        if !core::mem::replace(&mut link.complained, true) {
+            log::warn!("{}: {}: {refusal}, closed", domain.name, self.driver);
+        }
+        keys.set("error", refusal)?;
+        link.say(keys, XenbusState::Closing)
+    }
+
+    /// Carries out the share of one exit of what waits in a queue.
+    fn serve(&self, domain: &Arc<Domain>, queue: u16) {
+        let front = Front::new(domain, self.slot);
+        match self.driver.serve(front, queue) {
+            Ok(Outcome { notify, more }) => {
+                if let Some(port) = notify {
+                    let queue = DeviceQueue {
+                        device: self.slot,
+                        queue,
+                    };
+                    let wake = domain.evtchn.lock().raise_device(port, queue);
+                    domain.wake(wake);
+                }
+                if more {
+                    self.leave(1u32.checked_shl(queue.into()).unwrap_or(0));
+                }
+            }
+            Err(Broken) => self.broken(domain),
+        }
+    }
+
+    /// The front end's index makes no sense: that ends the connection.
+    #[cold]
+    fn broken(&self, domain: &Arc<Domain>) {
+        store::control(|control| {
+            let mut keys = self.keys(control, domain.id);
+            let mut link = self.link.lock();
+            // Otherwise somebody else was first.
+            if link.state == XenbusState::Connected {
+                let said = self.give_up(&mut link, &mut keys, domain, &Refusal::Index);
+                if said.is_err() {
+                    link.state = XenbusState::Closed;
+                }
+            }
+        });
+    }
+
+    /// Leaves queues for [`serve_more`].
+    fn leave(&self, queues: u32) {
+        self.more.fetch_or(queues, Ordering::Relaxed);
+        MORE.store(true, Ordering::Release);
+        if let Some(boot_cpu) = percpu::by_id(0) {
+            boot_cpu.reschedule();
+        }
+    }
+
+    fn serve_more(&self, domain: &Arc<Domain>) {
+        let queues = self.more.swap(0, Ordering::Relaxed);
+        for queue in 0..self.driver.queues() {
+            if queues.checked_shr(queue.into()).unwrap_or(0) & 1 != 0 {
+                self.serve(domain, queue);
+            }
+        }
+    }
+}
