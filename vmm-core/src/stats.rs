@@ -33,14 +33,15 @@ pub struct ExitStats {
 #[derive(Debug)]
 struct Costs {
     reasons: Box<[Cost]>,
-    /// The reason being handled, with the TSC and counters when its exit came.
-    open: Option<(usize, Tsc)>,
+    /// The reason being handled, the TSC when its exit came, and when others were last looked for.
+    open: Option<(usize, Tsc, Tsc)>,
     seen: Counters,
 }
 
 #[derive(Clone, Debug)]
 struct Cost {
     histogram: [u32; BUCKETS],
+    /// The longest time without a look whether somebody wants the pCPU.
     worst: u64,
     reads: u64,
     writes: u64,
@@ -88,7 +89,18 @@ impl ExitStats {
         if cfg!(feature = "count")
             && let Some(costs) = &mut self.costs
         {
-            costs.open = Some((index, Tsc::now()));
+            let now = Tsc::now();
+            costs.open = Some((index, now, now));
+        }
+    }
+
+    /// In the midst of an exit there was a look whether somebody wants the pCPU.
+    #[inline]
+    pub fn looked(&mut self) {
+        if cfg!(feature = "count")
+            && let Some(costs) = &mut self.costs
+        {
+            costs.look(Tsc::now());
         }
     }
 
@@ -104,17 +116,26 @@ impl ExitStats {
 }
 
 impl Costs {
+    fn look(&mut self, now: Tsc) {
+        if let Some((index, _, looked)) = &mut self.open
+            && let Some(cost) = self.reasons.get_mut(*index)
+        {
+            cost.worst = cost.worst.max(now.since(*looked));
+            *looked = now;
+        }
+    }
+
     fn close(&mut self, now: Tsc, counters: Counters) {
         let made = counters.since(self.seen);
         self.seen = counters;
-        let Some((index, since)) = self.open.take() else {
+        self.look(now);
+        let Some((index, since, _)) = self.open.take() else {
             return;
         };
         let Some(cost) = self.reasons.get_mut(index) else {
             return;
         };
         let ticks = now.since(since);
-        cost.worst = cost.worst.max(ticks);
         cost.reads += made.reads;
         cost.writes += made.writes;
         cost.unshadowed += made.unshadowed_reads + made.unshadowed_writes;

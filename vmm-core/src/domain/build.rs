@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, 
 
 use abi::grant_table::{RESERVED_CONSOLE, RESERVED_XENSTORE};
 use abi::hvm::param;
-use abi::{DomId, Errno, EvtchnPort, Gpa, GrantRef, PAGE_SHIFT, VcpuId};
+use abi::{DomId, Errno, EvtchnPort, Gfn, Gpa, GrantRef, PAGE_SHIFT, PAGE_SIZE, VcpuId};
 use spin::{Mutex, RwLock};
 use system::{ArchiveError, DomainConfig};
 use vmx::caps::Features;
@@ -253,6 +253,10 @@ struct Writer<'a> {
 
 impl GuestWriter for Writer<'_> {
     fn write(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        let end = gpa.checked_add(bytes.len() as u64).ok_or(Errno::Efault)?;
+        // The guest is about to use it: it need not come back for that.
+        self.p2m
+            .touch(gpa.gfn(), Gfn::new(end.raw().div_ceil(PAGE_SIZE as u64)));
         GuestMemory::new(self.p2m, &self.pages).write_gpa(gpa, bytes)
     }
 }

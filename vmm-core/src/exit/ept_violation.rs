@@ -23,9 +23,6 @@ const VIRTUAL_8086: u64 = 1 << 17;
 /// Handles an EPT violation.
 #[inline(never)]
 pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
-    if v.cpu.pending.redeliver.is_some() {
-        v.attention.ask_self();
-    }
     let mut wanted = Perms::empty();
     wanted.set(
         Perms::READ,
@@ -33,8 +30,11 @@ pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
     );
     wanted.set(Perms::WRITE, violation.write);
     wanted.set(Perms::EXEC, violation.exec);
-    let found = v.domain.p2m.read().fault(violation.gpa.gfn(), wanted);
-    if found == Fault::Resolved {
+    let found = touch(v, violation.gpa.gfn(), wanted);
+    if v.cpu.pending.redeliver.is_some() {
+        v.attention.ask_self();
+    }
+    if matches!(found, Fault::Resolved | Fault::Unfinished) {
         return Outcome::Again;
     }
     let rip = Gva::new(v.vmcs.read(field::GUEST_RIP));
@@ -52,6 +52,17 @@ pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
         return v.give_up(reason);
     }
     emulate_access(v, rip, &violation, found == Fault::Hole)
+}
+
+/// Asks the domain's memory about an access, until there is an answer or somebody wants the pCPU.
+fn touch(v: &mut Running<'_>, gfn: Gfn, wanted: Perms) -> Fault {
+    let mut done = 0;
+    loop {
+        let found = v.domain.p2m.read().fault(gfn, wanted, &mut done);
+        if found != Fault::Unfinished || v.is_wanted_elsewhere() {
+            return found;
+        }
+    }
 }
 
 /// Emulates the instruction at `rip`; `hole` says that nothing is mapped where its access went.

@@ -160,14 +160,27 @@ fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
 #[inline(never)]
 fn host_interrupt(vector: Option<u8>) -> Outcome {
     match vector {
-        Some(vector) => platform::interrupt(vector),
+        Some(vector) => {
+            platform::interrupt(vector);
+            follow_up();
+        }
         // The exit left it pending: let it in.
-        None => vmx::cpu::idle::interrupt_window(),
+        None => interrupt_window(),
     }
+    Outcome::Again
+}
+
+/// Takes the host's interrupts that are pending. The caller holds no lock.
+pub fn interrupt_window() {
+    vmx::cpu::idle::interrupt_window();
+    follow_up();
+}
+
+/// Does what an interrupt's handler has left to do.
+fn follow_up() {
     if percpu::current().id == 0 {
         console::poll();
     }
-    Outcome::Again
 }
 
 /// An NMI for the host ended the guest's turn.

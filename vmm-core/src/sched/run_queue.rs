@@ -70,11 +70,12 @@ impl RunQueue {
     /// Makes the sleepers that are due ready.
     pub fn wake_due(&mut self, now: Tsc) {
         while self.next_deadline() <= now {
-            let Some((_, vcpu)) = self.sleepers.pop() else {
+            let Some((due, vcpu)) = self.sleepers.pop() else {
                 return;
             };
             if vcpu.transition(RunState::Blocked, RunState::Runnable) {
-                vcpu.enter_runstate(runstate::Kind::Runnable, now);
+                // It has waited since then.
+                vcpu.enter_runstate(runstate::Kind::Runnable, due);
                 self.wake(vcpu, now);
             }
         }

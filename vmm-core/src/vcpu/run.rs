@@ -215,6 +215,15 @@ impl Running<'_> {
             || self.cpu.info.as_ref().is_some_and(super::VcpuInfo::upcall_pending)
     }
 
+    /// For between two steps of a long exit: lets the host's interrupts in, and says whether the
+    /// exit is to end before it is done, because somebody wants the pCPU or the vCPU. The guest
+    /// then comes back to what is left.
+    pub fn is_wanted_elsewhere(&mut self) -> bool {
+        exit::interrupt_window();
+        self.cpu.stats.looked();
+        self.attention.is_asked() || self.cpu.stop <= Tsc::now()
+    }
+
     /// Something keeps the vCPU from going straight back: often no more than a timer that it has
     /// just set.
     #[cold]

@@ -77,6 +77,8 @@ pub(super) struct Guest {
     /// The micro-guest's program.
     pub(super) program: &'static str,
     pub(super) vcpus: u32,
+    pub(super) memory_mib: u32,
+    pub(super) on_reboot: &'static str,
     pub(super) cmdline: &'static str,
     /// Further lines of its description.
     pub(super) keys: &'static str,
@@ -88,6 +90,8 @@ impl Guest {
             name: program,
             program,
             vcpus: 1,
+            memory_mib: 16,
+            on_reboot: "stop",
             cmdline: "",
             keys: "",
         }
@@ -101,13 +105,15 @@ impl Guest {
     }
 }
 
-/// A description with these domains, 16 MiB each, that stay down when they reboot.
+/// A description with these domains.
 pub(super) fn description(artifacts: &Artifacts, guests: &[Guest]) -> String {
     let mut toml = String::new();
     for Guest {
         name,
         program,
         vcpus,
+        memory_mib,
+        on_reboot,
         cmdline,
         keys,
     } in guests
@@ -115,8 +121,8 @@ pub(super) fn description(artifacts: &Artifacts, guests: &[Guest]) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             toml,
-            "[[domain]]\nname = {name:?}\nkernel = {:?}\nmemory = \"16M\"\nvcpus = {vcpus}\n\
-             cmdline = {cmdline:?}\non_reboot = \"stop\"\n{keys}\n",
+            "[[domain]]\nname = {name:?}\nkernel = {:?}\nmemory = \"{memory_mib}M\"\n\
+             vcpus = {vcpus}\ncmdline = {cmdline:?}\non_reboot = {on_reboot:?}\n{keys}\n",
             artifacts.guest(program).display().to_string(),
         );
     }

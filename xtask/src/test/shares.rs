@@ -44,6 +44,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         limit: Duration::from_secs(120),
         run: leftovers,
     },
+    Scenario {
+        name: "sched-long-work",
+        tier: Tier::Bochs,
+        about: "a guest that touches all its memory holds nobody up",
+        limit: Duration::from_secs(120),
+        run: long_work,
+    },
 ];
 
 /// How often a busy domain reports, and how often in all.
@@ -156,6 +163,12 @@ fn check(all: &[Had], ideal: &[f64]) -> Result<()> {
     Ok(())
 }
 
+/// A domain that wakes again and again, and then runs at once for as long as it needs.
+const WAKER: Guest = Guest {
+    keys: "warp = 10000\nwarp_limit = 2000\nunwarp = 5000",
+    ..Guest::new("waker")
+};
+
 const WEIGHTED: [Guest; 3] = [
     busy("light", "weight = 100"),
     busy("middle", "weight = 200"),
@@ -191,8 +204,7 @@ fn wakes(case: &Case<'_>) -> Result<()> {
         },
         Guest {
             cmdline: "late=250",
-            keys: "warp = 10000\nwarp_limit = 2000\nunwarp = 5000",
-            ..Guest::new("waker")
+            ..WAKER
         },
         Guest {
             cmdline: "share=333",
@@ -226,6 +238,22 @@ fn leftovers(case: &Case<'_>) -> Result<()> {
         last.runnable
     );
     Ok(())
+}
+
+fn long_work(case: &Case<'_>) -> Result<()> {
+    let guests = [
+        Guest {
+            // 30,000 instructions, beside the 5.2 ms that 2 MiB take.
+            cmdline: "late=600",
+            ..WAKER
+        },
+        Guest {
+            memory_mib: 256,
+            cmdline: "mib=256 ms=1500",
+            ..Guest::new("toucher")
+        },
+    ];
+    micro::all_pass(case, 1, &guests)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //!            63        36 35         8 7     3  2   0
 //! inner     |                 0               |  0  |  inside a free block, not its head
 //! free head |    prev    |    next    | order | 1-3 |  links are frame indices; 1 + traces
-//!            63        32 31  26 25  8 7     3  2   0
-//! allocated | holds      |   0  | owner |  0  | 4,5 |  4 while known to be zero
+//!            63        32 31  26 25  8 7 4 3 2   0
+//! allocated | holds      |   0  | owner | 0 |u|4,5 |  4 while known to be zero; u: unseen
 //! reserved  |                 0               |  6  |  the frame table itself
 //! ```
 
@@ -25,6 +25,8 @@ pub(super) const ONE_HOLD: u64 = 1 << HOLDS_SHIFT;
 
 /// Set in an allocated frame's record unless the frame is known to be zero.
 pub(super) const DIRTY: u64 = 1;
+/// Set beside [`DIRTY`] as long as the frame's owner must not see what is in it.
+pub(super) const UNSEEN: u64 = 1 << 3;
 
 const STATE_MASK: u64 = 7;
 const FREE_CLEAN: u64 = 1;
@@ -94,6 +96,14 @@ impl Owner {
         }
     }
 
+    /// What an owner of this kind may find in frames it gets.
+    pub(super) const fn may_see(self) -> Traces {
+        match self {
+            Self::Hypervisor | Self::Heap | Self::Cpu => Traces::Stale,
+            Self::Tables(_) | Self::Shared(_) | Self::Domain(_) | Self::Disk(_) => Traces::Clean,
+        }
+    }
+
     const fn pack(self) -> u64 {
         let domain = match self.domain() {
             Some(domain) => domain.0,
@@ -131,12 +141,43 @@ impl Traces {
     /// All of them, the best first.
     pub(super) const ALL: [Self; 3] = [Self::Clean, Self::Stale, Self::Secret];
 
-    /// What an owner leaves in a frame that is dirty or not.
-    pub(super) const fn of(owner: Owner, dirty: bool) -> Self {
+    /// What is left in a frame that an owner gives back.
+    pub(super) const fn of(owner: Owner, contents: Contents) -> Self {
         match owner {
-            _ if !dirty => Self::Clean,
+            _ if matches!(contents, Contents::Zero) => Self::Clean,
             Owner::Hypervisor | Owner::Heap | Owner::Cpu => Self::Stale,
             Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) | Owner::Disk(_) => Self::Secret,
+        }
+    }
+}
+
+/// What is in an allocated frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Contents {
+    /// Zeros, which nobody has seen yet.
+    Zero,
+    /// What an earlier owner left, and this one must not see.
+    Unseen,
+    /// Whatever its owner has made of it.
+    Own,
+}
+
+impl Contents {
+    /// What an allocated frame's packed record says.
+    #[inline]
+    pub(super) const fn of(word: u64) -> Self {
+        match word & (DIRTY | UNSEEN) {
+            DIRTY => Self::Own,
+            0 => Self::Zero,
+            _ => Self::Unseen,
+        }
+    }
+
+    const fn pack(self) -> u64 {
+        match self {
+            Self::Zero => 0,
+            Self::Unseen => DIRTY | UNSEEN,
+            Self::Own => DIRTY,
         }
     }
 }
@@ -157,7 +198,7 @@ pub(super) enum Record {
     Allocated {
         owner: Owner,
         holds: u32,
-        dirty: bool,
+        contents: Contents,
     },
     /// Not for anybody.
     Reserved,
@@ -165,11 +206,11 @@ pub(super) enum Record {
 
 impl Record {
     /// The record of a frame just allocated.
-    pub(super) const fn allocated(owner: Owner, dirty: bool) -> Self {
+    pub(super) const fn allocated(owner: Owner, contents: Contents) -> Self {
         Self::Allocated {
             owner,
             holds: 1,
-            dirty,
+            contents,
         }
     }
 
@@ -196,11 +237,8 @@ impl Record {
             Self::Allocated {
                 owner,
                 holds,
-                dirty,
-            } => {
-                let state = if dirty { ALLOCATED_DIRTY } else { ALLOCATED };
-                state | owner.pack() | (holds as u64) << HOLDS_SHIFT
-            }
+                contents,
+            } => ALLOCATED | contents.pack() | owner.pack() | (holds as u64) << HOLDS_SHIFT,
             Self::Reserved => RESERVED,
         }
     }
@@ -214,7 +252,7 @@ impl Record {
             ALLOCATED | ALLOCATED_DIRTY => Self::Allocated {
                 owner: Owner::unpack(word),
                 holds: (word >> HOLDS_SHIFT) as u32,
-                dirty: word & DIRTY != 0,
+                contents: Contents::of(word),
             },
             RESERVED => Self::Reserved,
             _ => Self::Inner,
@@ -270,11 +308,11 @@ mod tests {
                     prev,
                 }
             }),
-            (owners(), any::<u32>(), any::<bool>()).prop_map(|(owner, holds, dirty)| {
+            (owners(), any::<u32>(), 0_usize..3).prop_map(|(owner, holds, contents)| {
                 Record::Allocated {
                     owner,
                     holds,
-                    dirty,
+                    contents: [Contents::Zero, Contents::Unseen, Contents::Own][contents],
                 }
             }),
         ]

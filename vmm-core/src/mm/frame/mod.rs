@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!            alloc: one hold                 last put
-//!   free ---------------------> allocated --------------> free, dirty
+//!   free ---------------------> allocated --------------> free
 //!                                |     ^
 //!                                +-----+  get / put
 //! ```
@@ -14,7 +14,7 @@
 //! A frame is scrubbed before anybody but its last owner sees it: the frames of
 //! [`FrameTable::alloc`] are free of other owners' bytes, and those of
 //! [`FrameTable::alloc_unscrubbed`] become zero in [`FrameTable::expose`], which comes before the
-//! first look. The records know which frames are zero already.
+//! first look. The records know which frames are zero already, and which their owner has seen.
 #![expect(unsafe_code, reason = "scrubs frames and places the table in RAM")]
 
 mod accounts;
@@ -33,7 +33,7 @@ use self::accounts::{Account, Accounts};
 use self::buddy::{Buddy, Records};
 pub use self::census::Census;
 pub use self::entry::Owner;
-use self::entry::{DIRTY, Index, ONE_HOLD, Record, Traces};
+use self::entry::{Contents, DIRTY, Index, ONE_HOLD, Record, Traces, UNSEEN};
 use self::regions::Regions;
 use super::directmap;
 
@@ -42,6 +42,9 @@ pub const MAX_ORDER: u8 = 18;
 
 /// Records that fit in one frame.
 const RECORDS_PER_FRAME: u64 = (PAGE_SIZE / size_of::<u64>()) as u64;
+
+/// Frames that are zeroed in one step: what takes longer gives way between two steps.
+const STEP: u64 = 32;
 
 static FRAMES: Once<FrameTable> = Once::new();
 
@@ -198,16 +201,7 @@ impl FrameTable {
     /// the firmware left there, never what a domain did. `None` when no block is large enough.
     #[must_use]
     pub fn alloc(&self, order: u8, owner: Owner) -> Option<Mfn> {
-        self.alloc_without(
-            order,
-            owner,
-            match owner {
-                Owner::Hypervisor | Owner::Heap | Owner::Cpu => Traces::Stale,
-                Owner::Tables(_) | Owner::Shared(_) | Owner::Domain(_) | Owner::Disk(_) => {
-                    Traces::Clean
-                }
-            },
-        )
+        self.alloc_without(order, owner, owner.may_see())
     }
 
     /// Allocates `2^order` zeroed frames, aligned to their size, with one hold on each.
@@ -218,7 +212,7 @@ impl FrameTable {
 
     /// Allocates frames with nothing worse in them than the traces `allowed`.
     fn alloc_without(&self, order: u8, owner: Owner, allowed: Traces) -> Option<Mfn> {
-        let (mfn, traces) = self.take(order, owner, true)?;
+        let (mfn, traces) = self.take(order, owner, |_| Contents::Own)?;
         if traces > allowed {
             self.scrub(mfn, 1 << order);
         }
@@ -228,38 +222,72 @@ impl FrameTable {
     /// Allocates `2^order` frames that nobody may look at before [`FrameTable::expose`].
     #[must_use]
     pub(super) fn alloc_unscrubbed(&self, order: u8, owner: Owner) -> Option<Mfn> {
-        self.take(order, owner, false).map(|(mfn, _)| mfn)
+        let contents = |traces| match traces {
+            Traces::Clean => Contents::Zero,
+            traces if traces <= owner.may_see() => Contents::Own,
+            _ => Contents::Unseen,
+        };
+        self.take(order, owner, contents).map(|(mfn, _)| mfn)
     }
 
-    /// Zeroes those of `2^order` frames that are dirty; from then on all count as dirty, since
-    /// their owner may write them.
+    /// Makes those of `2^order` frames, from the one at `offset` on, that their owner has not seen
+    /// yet fit to be seen: zero if they are not. Stops when it has zeroed 32 of them; returns the
+    /// offset reached, which is the block's size when none is left behind it.
+    ///
+    /// Calls for one frame come one at a time. From the end of one on the owner may write the
+    /// frame.
     ///
     /// # Panics
     /// When a frame is not allocated.
-    pub(super) fn expose(&self, mfn: Mfn, order: u8) {
-        let (mut run, mut length) = (mfn, 0);
-        for offset in 0..1 << order {
-            let frame = Mfn::new(mfn.raw() + offset);
-            let word = self.word(frame).fetch_or(DIRTY, Ordering::AcqRel);
+    pub(super) fn expose(&self, mfn: Mfn, order: u8, offset: u64) -> u64 {
+        let size = 1 << order;
+        let records = self.records_of(mfn, order);
+        let (mut at, mut left) = (offset, STEP);
+        while let Some(record) = records.get(directmap::to_usize(at)) {
+            let word = record.load(Ordering::Acquire);
             assert!(entry::holds(word) > 0, "frame allocated");
-            if word & DIRTY != 0 {
-                if length == 0 {
-                    run = frame;
+            match Contents::of(word) {
+                Contents::Own => at += 1,
+                Contents::Zero => {
+                    record.fetch_or(DIRTY, Ordering::AcqRel);
+                    at += 1;
                 }
-                length += 1;
-            } else if length > 0 {
-                self.scrub(run, length);
-                length = 0;
+                Contents::Unseen if left == 0 => return at,
+                Contents::Unseen => {
+                    let rest = records.iter().skip(directmap::to_usize(at));
+                    let unseen = rest.take(directmap::to_usize(left)).take_while(|record| {
+                        Contents::of(record.load(Ordering::Relaxed)) == Contents::Unseen
+                    });
+                    let count = unseen.clone().count() as u64;
+                    self.scrub(Mfn::new(mfn.raw() + at), count);
+                    for record in unseen {
+                        record.fetch_and(!UNSEEN, Ordering::AcqRel);
+                    }
+                    at += count;
+                    left -= count;
+                }
             }
         }
-        if length > 0 {
-            self.scrub(run, length);
-        }
+        size
+    }
+
+    /// True when a frame's owner may look at it: [`FrameTable::expose`] is over.
+    ///
+    /// # Panics
+    /// When the frame is not one of the table's.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_exposed(&self, mfn: Mfn) -> bool {
+        Contents::of(self.word(mfn).load(Ordering::Acquire)) == Contents::Own
     }
 
     /// Takes a block off the free lists and gives it to `owner`; tells what is left in it.
-    /// Its records are marked dirty if anything is or if it is `shown` at once.
-    fn take(&self, order: u8, owner: Owner, shown: bool) -> Option<(Mfn, Traces)> {
+    fn take(
+        &self,
+        order: u8,
+        owner: Owner,
+        contents: impl Fn(Traces) -> Contents,
+    ) -> Option<(Mfn, Traces)> {
         #[cfg(test)]
         if super::testing::allocation_fails() {
             return None;
@@ -277,7 +305,7 @@ impl FrameTable {
         if let Some(account) = account {
             account.add(owner, 1 << order);
         }
-        let word = Record::allocated(owner, traces > Traces::Clean || shown).pack();
+        let word = Record::allocated(owner, contents(traces)).pack();
         for record in self.block(index, order) {
             record.store(word, Ordering::Relaxed);
         }
@@ -360,11 +388,8 @@ impl FrameTable {
             "aligned block"
         );
         let size = 1_u64 << order;
-        let index = self.regions.index(mfn, size);
-        assert!(index.is_some(), "block of the table");
-        let index = index.unwrap_or_default();
         let mut run = mfn.raw()..mfn.raw();
-        for (record, frame) in self.block(index, order).iter().zip(mfn.raw()..) {
+        for (record, frame) in self.records_of(mfn, order).iter().zip(mfn.raw()..) {
             if self.drop_hold(record) {
                 run.end = frame + 1;
             } else {
@@ -385,7 +410,8 @@ impl FrameTable {
     /// # Panics
     /// When the frame is not allocated.
     pub(super) fn free_zeroed(&self, mfn: Mfn) {
-        self.word(mfn).fetch_and(!DIRTY, Ordering::AcqRel);
+        self.word(mfn)
+            .fetch_and(!(DIRTY | UNSEEN), Ordering::AcqRel);
         self.put(mfn);
     }
 
@@ -406,12 +432,15 @@ impl FrameTable {
         let mut traces = Traces::Clean;
         for record in self.block(index, order) {
             let old = record.swap(Record::Inner.pack(), Ordering::AcqRel);
-            if let Record::Allocated { owner, dirty, .. } = Record::unpack(old) {
+            if let Record::Allocated {
+                owner, contents, ..
+            } = Record::unpack(old)
+            {
                 buddy.used[owner.kind()] -= 1;
                 if let Some(account) = self.find_account(owner) {
                     account.sub(owner, 1);
                 }
-                traces = traces.max(Traces::of(owner, dirty));
+                traces = traces.max(Traces::of(owner, contents));
             }
         }
         buddy.give(self.view(), mfn, order, traces);
@@ -462,7 +491,17 @@ impl FrameTable {
         &self.records[index.unwrap_or_default() as usize]
     }
 
-    /// The records of a block.
+    /// The records of a block, by its first frame.
+    ///
+    /// # Panics
+    /// When it is not one of the table's.
+    fn records_of(&self, mfn: Mfn, order: u8) -> &[AtomicU64] {
+        let index = self.regions.index(mfn, 1 << order);
+        assert!(index.is_some(), "block of the table");
+        self.block(index.unwrap_or_default(), order)
+    }
+
+    /// The records of a block, by its first frame's index.
     fn block(&self, index: Index, order: u8) -> &[AtomicU64] {
         let first = index as usize;
         &self.records[first..first + (1 << order)]

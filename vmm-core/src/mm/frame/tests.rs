@@ -23,6 +23,11 @@ fn scribble(mfn: Mfn) {
     unsafe { directmap::fill(directmap::ptr(mfn.hpa()).cast(), 0x5a5a_5a5a_5a5a_5a5a, 512) };
 }
 
+fn clear(mfn: Mfn) {
+    // SAFETY: the test owns the frame.
+    unsafe { directmap::zero(mfn, 1) };
+}
+
 fn is_zero(mfn: Mfn) -> bool {
     // SAFETY: the test owns the frame; nobody writes it meanwhile.
     let bytes =
@@ -112,7 +117,8 @@ impl Model {
             }
             Op::Expose(pick) if !self.blocks.is_empty() => {
                 let (mfn, order) = self.blocks[pick % self.blocks.len()];
-                table.expose(Mfn::new(mfn), order);
+                // Its owner has seen it already, so nothing happens.
+                assert_eq!(table.expose(Mfn::new(mfn), order, 0), 1 << order);
             }
             _ => {}
         }
@@ -127,11 +133,26 @@ impl Model {
         let Some(mfn) = mfn else { return };
         let (mfn, size) = (mfn.raw(), 1 << order);
         assert!(mfn.is_multiple_of(size), "aligned");
+        // Its own traces the hypervisor may see.
+        let zeroed = !lazy || owner.domain().is_some();
         if lazy {
-            table.expose(Mfn::new(mfn), order);
+            // One in the middle first, as the hypervisor touches it.
+            let early = Mfn::new(mfn + size / 2);
+            assert_eq!(table.expose(early, 0, 0), 1);
+            assert!(is_zero(early) || !zeroed, "scrubbed");
+            scribble(early);
+            let mut done = 0;
+            while done < size {
+                let reached = table.expose(Mfn::new(mfn), order, done);
+                assert!(done < reached && reached <= size, "a step on");
+                done = reached;
+            }
+            assert!(!is_zero(early), "scrubbed once");
+            clear(early);
         }
         for frame in mfn..mfn + size {
-            assert!(is_zero(Mfn::new(frame)), "scrubbed");
+            assert!(table.is_exposed(Mfn::new(frame)));
+            assert!(is_zero(Mfn::new(frame)) || !zeroed, "scrubbed");
             scribble(Mfn::new(frame));
             assert!(
                 self.frames.insert(frame, (owner, 1)).is_none(),

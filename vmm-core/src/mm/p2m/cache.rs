@@ -35,7 +35,7 @@ pub struct PageCache {
 struct Entry {
     gfn: Cell<u64>,
     /// Invariant: unless `gfn` is [`NOTHING`], the address in the direct map of the page that the
-    /// p2m of `generation` maps there, present, and [`WRITABLE`] if the guest may write it.
+    /// p2m of `generation` maps there, exposed, and [`WRITABLE`] if the guest may write it.
     page: Cell<usize>,
 }
 

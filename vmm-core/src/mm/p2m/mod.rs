@@ -11,8 +11,9 @@
 //!
 //! A guest frame in none of them is a hole; the guest may have MMIO emulated there.
 //!
-//! RAM can be backed *on touch*: it has its frames, but no permissions yet, and the first access
-//! by guest or hypervisor scrubs its page and makes it present. That costs no invalidation.
+//! RAM can be backed *on touch*: it has its frames, but no permissions yet. The guest's first access
+//! scrubs its page, in steps, and makes it present, which costs no invalidation. What the hypervisor
+//! itself touches before that is scrubbed frame by frame.
 //!
 //! Changes return a [`Flush`], which the caller turns into INVEPT where the domain runs.
 
@@ -96,6 +97,9 @@ pub enum Backing {
 pub enum Fault {
     /// The access is allowed now: enter the guest again.
     Resolved,
+    /// The page is touched for the first time, and a part of it is scrubbed: ask again for the
+    /// next, now or when the guest has come back here.
+    Unfinished,
     /// The page is there but not for this access.
     Denied(P2mEntry),
     /// Nothing is mapped: the access goes to an emulated device, or to none.
@@ -113,7 +117,7 @@ pub struct P2m {
     foreign: u64,
     /// The highest guest frame ever mapped.
     highest: Gfn,
-    /// Serialises the first touches, which happen beside lookups.
+    /// Serialises the scrubbing at first touches, which happens beside lookups.
     touch: Mutex<()>,
     /// The duty of changes taken back; goes out with the next token.
     pending: Option<Flush>,
@@ -222,7 +226,7 @@ impl P2m {
         self.ram += count;
         self.highest = self.highest.max(Gfn::new(end.raw() - 1));
         if backing == Backing::Now {
-            self.touch_range(gfn, end);
+            self.touch(gfn, end);
         }
         Ok(())
     }
@@ -266,7 +270,7 @@ impl P2m {
         self.ram += count;
         self.highest = self.highest.max(Gfn::new(end.raw() - 1));
         if backing == Backing::Now {
-            self.touch_range(gfn, end);
+            self.touch(gfn, end);
         }
         Ok(())
     }
@@ -340,14 +344,16 @@ impl P2m {
         }
     }
 
-    /// Touches every page of RAM just mapped.
-    fn touch_range(&self, start: Gfn, end: Gfn) {
+    /// Makes every page from `start` to before `end` present, up to the first hole.
+    pub fn touch(&self, start: Gfn, end: Gfn) {
         let mut at = start;
         while at < end {
-            let Some((_, size)) = self.present(at) else {
+            let mut done = 0;
+            while self.fault(at, Perms::READ, &mut done) == Fault::Unfinished {}
+            let Some((_, size)) = self.ept.entry(at) else {
                 return;
             };
-            at = Gfn::new(at.raw() + size.frames());
+            at = Gfn::new(size.base(at).raw() + size.frames());
         }
     }
 
@@ -523,7 +529,7 @@ impl P2m {
     /// # Errors
     /// [`Errno::Enoent`] for a hole, [`Errno::Eacces`] for anything but writable RAM.
     pub fn pin(&self, gfn: Gfn) -> Result<PageRef, Errno> {
-        let (entry, size) = self.present(gfn).ok_or(Errno::Enoent)?;
+        let (entry, size) = self.exposed(gfn).ok_or(Errno::Enoent)?;
         let page = describe(entry, size, gfn);
         if page.kind != PageKind::Ram || !page.writable {
             return Err(Errno::Eacces);
@@ -535,48 +541,82 @@ impl P2m {
     /// `None` for a hole and for a page that is to be written but may not.
     #[must_use]
     pub fn hold(&self, gfn: Gfn, write: bool) -> Option<PageRef> {
-        let (entry, size) = self.present(gfn)?;
+        let (entry, size) = self.exposed(gfn)?;
         let page = describe(entry, size, gfn);
         (page.writable || !write).then(|| PageRef::hold(page.mfn))
     }
 
-    /// Answers an EPT violation at `gfn` by an access that wanted `perms`.
+    /// Answers an EPT violation at `gfn` by an access that wanted `perms`. A page that is touched for
+    /// the first time is scrubbed in steps, one for each call; `done`, at first 0, is the caller's
+    /// to keep for the next one. Another pCPU may be at the same page.
     #[must_use]
-    pub fn fault(&self, gfn: Gfn, perms: Perms) -> Fault {
-        match self.present(gfn) {
-            None => Fault::Hole,
-            Some((entry, _)) if entry.perms().contains(perms) => Fault::Resolved,
-            Some((entry, size)) => Fault::Denied(describe(entry, size, gfn)),
-        }
-    }
-
-    /// The leaf that maps `gfn`, made present if it was not.
-    #[inline]
-    fn present(&self, gfn: Gfn) -> Option<(Entry, PageSize)> {
-        let (entry, size) = self.ept.entry(gfn)?;
-        if entry.is_present() {
-            Some((entry, size))
+    pub fn fault(&self, gfn: Gfn, perms: Perms, done: &mut u64) -> Fault {
+        let Some((entry, size)) = self.ept.entry(gfn) else {
+            return Fault::Hole;
+        };
+        if !entry.is_present() {
+            self.first_touch(gfn, done)
+        } else if entry.perms().contains(perms) {
+            Fault::Resolved
         } else {
-            self.first_touch(gfn)
+            Fault::Denied(describe(entry, size, gfn))
         }
     }
 
-    /// Scrubs a page of RAM and makes it present, unless another pCPU was faster.
+    /// A step of making a page of RAM present.
     #[cold]
-    fn first_touch(&self, gfn: Gfn) -> Option<(Entry, PageSize)> {
-        let _one_at_a_time = self.touch.lock();
+    fn first_touch(&self, gfn: Gfn, done: &mut u64) -> Fault {
+        let Some(_one_at_a_time) = self.touch.try_lock() else {
+            return Fault::Unfinished;
+        };
+        let Some((entry, size)) = self.ept.entry(gfn) else {
+            return Fault::Hole;
+        };
+        if !entry.is_present() {
+            let expose = |from| frames().expose(entry.mfn(), size.order(), from);
+            let before = core::mem::replace(done, expose(*done));
+            if before != 0 && *done >= size.frames() {
+                // What it was told of before may have been another page.
+                *done = expose(0);
+            }
+            if *done < size.frames() {
+                return Fault::Unfinished;
+            }
+            // There is such a leaf, and no CPU refuses these permissions.
+            let _ = self.ept.reveal(gfn, Perms::RWX);
+        }
+        Fault::Resolved
+    }
+
+    /// The leaf that maps `gfn`; the hypervisor may look at that frame of it.
+    #[inline]
+    fn exposed(&self, gfn: Gfn) -> Option<(Entry, PageSize)> {
         let (entry, size) = self.ept.entry(gfn)?;
         if !entry.is_present() {
-            frames().expose(entry.mfn(), size.order());
-            self.ept.reveal(gfn, Perms::RWX).ok()?;
+            self.first_look(gfn, entry, size);
         }
-        self.ept.entry(gfn)
+        Some((entry, size))
     }
 
-    /// The machine frame of a guest frame that has memory, which is present from here on, and
-    /// whether the guest may write it.
+    /// Scrubs a frame of RAM in a page that the guest has not touched yet. A page of one frame
+    /// becomes present.
+    #[cold]
+    fn first_look(&self, gfn: Gfn, entry: Entry, size: PageSize) {
+        let mfn = describe(entry, size, gfn).mfn;
+        if size == PageSize::Size4K || !frames().is_exposed(mfn) {
+            let _one_at_a_time = self.touch.lock();
+            frames().expose(mfn, 0, 0);
+            if size == PageSize::Size4K {
+                // There is such a leaf, and no CPU refuses these permissions.
+                let _ = self.ept.reveal(gfn, Perms::RWX);
+            }
+        }
+    }
+
+    /// The machine frame of a guest frame that has memory, which may be looked at from here on,
+    /// and whether the guest may write it.
     fn page(&self, gfn: Gfn) -> Option<(Mfn, bool)> {
-        let (entry, size) = self.present(gfn)?;
+        let (entry, size) = self.exposed(gfn)?;
         let page = describe(entry, size, gfn);
         Some((page.mfn, page.writable))
     }
