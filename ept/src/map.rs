@@ -134,13 +134,19 @@ impl<M: TableMem> Ept<M> {
         let mut gfn = from;
         while gfn < self.end {
             let path = self.path(gfn, PageSize::Size4K);
+            let Slot { table, index } = path.slot();
             let entry = path.slot().read(&self.mem);
-            let hole = match LEVELS[path.level] {
+            let slot_size = match LEVELS[path.level] {
                 Some(size) if entry.is_leaf(size) => return Some(leaf(gfn, entry, size)),
                 Some(size) => size.frames(),
                 None => PageSize::Size1G.frames() * SLOTS as u64,
             };
-            gfn = Gfn::new((gfn.raw() | (hole - 1)) + 1);
+            // On to the next slot of this table that is not empty.
+            let holes = (index..SLOTS)
+                .zip(0..)
+                .find(|&(index, _)| !Slot { table, index }.read(&self.mem).is_empty());
+            let skipped = holes.map_or(SLOTS as u64 - index as u64, |(_, skipped)| skipped);
+            gfn = Gfn::new((gfn.raw() & !(slot_size - 1)) + skipped * slot_size);
         }
         None
     }

@@ -17,6 +17,7 @@ use crate::mm::directmap;
 use crate::mm::frame::{Owner, frames};
 use crate::mm::page::PageRef;
 use crate::platform::{self, End, Hooks};
+use crate::sched::Breaks;
 use crate::{console, percpu, sched, stats, store, time};
 
 /// A domain that asks for a restart sooner after its start than this is stopped instead, lest
@@ -59,7 +60,7 @@ pub fn start(boot: BootInfo) -> ! {
     frames().set_reserve(RESERVE.min(census.total / 16));
     READY.store(true, Ordering::Release);
     store::init();
-    build_all();
+    build_all(&mut sched::join(&vmx));
     sched::cpu_loop(&vmx)
 }
 
@@ -69,6 +70,7 @@ pub fn start_ap() -> ! {
         core::hint::spin_loop();
     }
     let vmx = enter_vmx();
+    sched::join(&vmx);
     sched::cpu_loop(&vmx)
 }
 
@@ -159,9 +161,9 @@ fn no_memory() -> ! {
 
 /// Builds every domain of the system description. One that cannot be built ends the run: the
 /// machine would not be what was asked for.
-fn build_all() {
+fn build_all(breaks: &mut Breaks<'_>) {
     for index in 0..machine::config().domains.len() {
-        if let Err(error) = build::create(index) {
+        if let Err(error) = build::create(index, breaks) {
             let name = &machine::config().domains[index].name;
             refuse(format_args!("{name}: {error}"));
         }
@@ -169,22 +171,26 @@ fn build_all() {
 }
 
 /// Frees the domains that have ended and does what follows.
-pub fn reap() {
+pub fn reap(breaks: &mut Breaks<'_>) {
     while let Some(domain) = lifecycle::take_ended() {
         let reason = domain.life.ending().unwrap_or(ShutdownReason::Crash);
         let lived = domain.clock.system_time(time::Tsc::now());
         let (id, index, name) = (domain.id, domain.config_index, domain.name.clone());
         stats::report_domain(&domain);
+        breaks.give_way();
         console::detach(&domain);
+        breaks.give_way();
         store::release(&domain);
+        breaks.give_way();
         list::remove(id);
-        domain.release();
+        domain.release(breaks);
         drop(domain);
+        breaks.give_way();
         stats::report_end(id, &name);
         if wants_restart(index, reason) {
             if lived < SHORTEST_LIFE_NS {
                 log::error!("{name}: not restarted: it asked for that within a second");
-            } else if let Err(error) = build::create(index) {
+            } else if let Err(error) = build::create(index, breaks) {
                 log::error!("{name}: not restarted: {error}");
             }
         }

@@ -5,8 +5,8 @@
 //! ([`send_at_once`]), when the port has no interrupts, and while the hypervisor is dying.
 //!
 //! The port belongs to whoever holds [`PORT`]'s lock. In root mode interrupts are off except in
-//! the idle loop, where nobody holds it, so its interrupt handler may take the lock too. Only the
-//! panic path breaks it, once every other CPU has stopped.
+//! the idle loop and between steps of long work, where nobody holds it, so its interrupt handler may
+//! take the lock too. Only the panic path breaks it, once every other CPU has stopped.
 //!
 //! A machine without the port, or one whose transmitter never gets ready, loses output but not
 //! time: every wait is bounded, and a port that once timed out counts as absent.

@@ -1,8 +1,9 @@
 //! Exceptions and interrupts: 256 entry stubs, one way to save registers, one dispatcher.
 //!
-//! Interrupts are on in the idle loop only, so an interrupt may do all that the core may do. An
-//! exception is a bug of the hypervisor, and ends in the epitaph, unless the instruction has an
-//! entry in the exception table ([`crate::layout::exception_table`]).
+//! Interrupts are on in the idle loop and between steps of long work only, where no lock is held, so
+//! an interrupt may do all that the core may do. An exception is a bug of the hypervisor, and ends
+//! in the epitaph, unless the instruction has an entry in the exception table
+//! ([`crate::layout::exception_table`]).
 #![expect(unsafe_code, reason = "entry points for the processor")]
 
 use core::arch::global_asm;

@@ -75,7 +75,7 @@ struct Link {
 pub struct Devices(Box<[Device]>);
 
 impl Devices {
-    /// The devices of a domain's description.
+    /// The devices of a domain's description. Calls `give_way` between steps.
     ///
     /// # Errors
     /// [`ArchiveError`] for an image that is damaged.
@@ -83,10 +83,11 @@ impl Devices {
         archive: &Archive<'static>,
         config: &DomainConfig,
         id: DomId,
+        give_way: &mut dyn FnMut(),
     ) -> Result<Self, ArchiveError> {
         let mut devices = Vec::new();
         for (slot, disk) in (0u16..).zip(&config.disks) {
-            let driver = vbd::Vbd::new(archive, disk, id, config.vcpus)?;
+            let driver = vbd::Vbd::new(archive, disk, id, config.vcpus, give_way)?;
             devices.push(Device {
                 slot,
                 number: disk.name.virtual_device(),

@@ -45,9 +45,10 @@ impl Vbd {
         config: &DiskConfig,
         owner: DomId,
         vcpus: u32,
+        give_way: &mut dyn FnMut(),
     ) -> Result<Self, ArchiveError> {
         let image = match config.image {
-            Some(id) => archive.file(id)?,
+            Some(id) => archive.file(id, give_way)?,
             None => &[],
         };
         let queues = (0..vcpus.clamp(1, MAX_QUEUES)).map(|_| Mutex::new(None));

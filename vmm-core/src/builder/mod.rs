@@ -53,12 +53,18 @@ pub struct DomainImage<'a> {
 
 impl<'a> DomainImage<'a> {
     /// Looks up a domain's files, checks them against their checksums and recognises the kernel.
+    /// Calls `give_way` between steps.
     ///
     /// # Errors
     /// [`BuildError::Archive`] and [`BuildError::Kernel`].
-    pub fn open(archive: &Archive<'a>, config: &'a DomainConfig) -> Result<Self, BuildError> {
-        let kernel = Image::identify(archive.file(config.kernel)?)?;
-        let initrd = config.initrd.map(|id| archive.file(id)).transpose()?;
+    pub fn open(
+        archive: &Archive<'a>,
+        config: &'a DomainConfig,
+        give_way: &mut dyn FnMut(),
+    ) -> Result<Self, BuildError> {
+        let kernel = Image::identify(archive.file(config.kernel, give_way)?)?;
+        let initrd = config.initrd.map(|id| archive.file(id, give_way));
+        let initrd = initrd.transpose()?;
         Ok(Self {
             config,
             kernel,
@@ -76,15 +82,22 @@ impl<'a> DomainImage<'a> {
     }
 
     /// Unpacks and reads the kernel. `heap` is the most that may be taken from the heap at once
-    /// besides; XZ and zstd want a window of that, LZ4 and gzip do not.
+    /// besides; XZ and zstd want a window of that, LZ4 and gzip do not. Calls `give_way` between
+    /// steps.
     ///
     /// # Errors
     /// [`BuildError::Kernel`].
-    pub fn unpack<'s>(&self, scratch: &'s mut [u8], heap: usize) -> Result<Kernel<'s>, BuildError>
+    pub fn unpack<'s>(
+        &self,
+        scratch: &'s mut [u8],
+        heap: usize,
+        give_way: &mut dyn FnMut(),
+    ) -> Result<Kernel<'s>, BuildError>
     where
         'a: 's,
     {
-        Ok(Kernel::parse(self.kernel.unpack(scratch, heap)?)?)
+        let elf = self.kernel.unpack(scratch, heap, give_way)?;
+        Ok(Kernel::parse(elf)?)
     }
 
     /// Puts everything into the memory of the guest, which has all that [`MemoryMap`] lists.

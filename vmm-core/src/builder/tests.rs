@@ -98,9 +98,9 @@ fn build(config: &Config, kernel: &[u8], initrd: &[u8]) -> Result<(Memory, Entry
         .map(|range| (range.start, range.start + range.size))
         .collect();
 
-    let image = DomainImage::open(&archive, domain)?;
+    let image = DomainImage::open(&archive, domain, &mut || ())?;
     let mut scratch = vec![0; image.scratch_size()?];
-    let kernel = image.unpack(&mut scratch, HEAP)?;
+    let kernel = image.unpack(&mut scratch, HEAP, &mut || ())?;
     let entry = image.load(&kernel, &mut memory)?;
     Ok((memory, entry))
 }
@@ -213,7 +213,7 @@ fn a_damaged_file_is_named() {
         bytes
     };
     let archive = Archive::parse(&bytes).unwrap();
-    let error = DomainImage::open(&archive, &archive.config().domains[0]).unwrap_err();
+    let error = DomainImage::open(&archive, &archive.config().domains[0], &mut || ()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "boot archive is corrupt: file `vmlinuz` is damaged; pack it again"

@@ -29,8 +29,8 @@ use crate::mm::scratch::Scratch;
 use crate::percpu::{self, MAX_CPUS};
 use crate::policy::cpuid::{self, CpuidPolicy, Registers, Spec, Usable};
 use crate::policy::msr::MsrPolicy;
-use crate::sched;
 use crate::sched::bvt::Share;
+use crate::sched::{self, Breaks};
 use crate::stats::BuildStats;
 use crate::store::{self, DomainStore};
 use crate::time::{self, Clock, Scale, Tsc};
@@ -128,18 +128,35 @@ fn next_id() -> Option<DomId> {
 ///
 /// # Errors
 /// [`CreateError`]; whatever had been allocated is free again.
-pub fn create(config_index: usize) -> Result<Arc<Domain>, CreateError> {
+pub fn create(config_index: usize, breaks: &mut Breaks<'_>) -> Result<Arc<Domain>, CreateError> {
     let machine = machine::get();
     let config = &machine.archive.config().domains[config_index];
     check_memory(config)?;
     let id = next_id().ok_or(CreateError::NoId)?;
     let mut stats = BuildStats::start();
     let mut p2m = P2m::new(id, limits(machine, config))?;
-    let (entry, parts) = assemble(machine, config_index, id, &mut p2m, &mut stats)?;
-    let domain = finish(machine, config_index, id, p2m, parts)?;
+    let mut give_way = || breaks.give_way();
+    let assembled = assemble(
+        machine,
+        config_index,
+        id,
+        &mut p2m,
+        &mut stats,
+        &mut give_way,
+    );
+    let (entry, parts) = assembled.inspect_err(|_| free_memory(&mut p2m, &mut give_way))?;
+    let domain = finish(machine, config_index, id, p2m, parts, &mut give_way)?;
     stats.report(&domain.name, &entry);
     start(config, &domain, &entry);
     Ok(domain)
+}
+
+/// Frees the pages of a domain that did not come to be.
+fn free_memory(p2m: &mut P2m, give_way: &mut dyn FnMut()) {
+    let mut from = Gfn::new(0);
+    while !p2m.release(&mut from) {
+        give_way();
+    }
 }
 
 /// What this machine's page tables can do, and how large the domain's may grow.
@@ -203,25 +220,33 @@ fn assemble(
     id: DomId,
     p2m: &mut P2m,
     stats: &mut BuildStats,
+    give_way: &mut dyn FnMut(),
 ) -> Result<(Entry, Parts), CreateError> {
     let config = &machine.archive.config().domains[config_index];
     let homes = homes(machine, config)?;
-    let image = DomainImage::open(&machine.archive, config)?;
+    let image = DomainImage::open(&machine.archive, config, give_way)?;
     stats.checked();
     let map = MemoryMap::new(config.memory_pages);
     for (gfn, pages) in map.ram() {
-        p2m.populate(gfn, pages, Backing::OnTouch)?;
+        p2m.populate_in_steps(gfn, pages, Backing::OnTouch, give_way)?;
     }
     p2m.populate(ACPI_GFN, 1, Backing::Now)?;
     stats.populated();
     let entry = {
-        let mut scratch = Scratch::new(image.scratch_size()?).ok_or(CreateError::OutOfMemory)?;
+        let scratch = Scratch::new(image.scratch_size()?, give_way);
+        let mut scratch = scratch.ok_or(CreateError::OutOfMemory)?;
         let heap = HEAP_LIMIT.min((frames().free_frames() << PAGE_SHIFT) / 2);
         let heap = usize::try_from(heap).unwrap_or(usize::MAX);
-        let kernel = image.unpack(scratch.bytes(), heap)?;
+        let kernel = image.unpack(scratch.bytes(), heap, give_way)?;
         stats.unpacked();
-        let pages = PageCache::new();
-        image.load(&kernel, &mut Writer { p2m, pages })?
+        let mut writer = Writer {
+            p2m,
+            pages: PageCache::new(),
+            give_way,
+        };
+        let entry = image.load(&kernel, &mut writer)?;
+        scratch.free(give_way);
+        entry
     };
     stats.copied();
     let page = || PageRef::alloc(Owner::Shared(id)).ok_or(CreateError::OutOfMemory);
@@ -245,19 +270,30 @@ fn assemble(
     ))
 }
 
+/// How many bytes are copied in one step.
+const COPY_STEP: usize = 64 << 10;
+
 /// Copies the builder's output into the domain's memory.
 struct Writer<'a> {
     p2m: &'a P2m,
     pages: PageCache,
+    give_way: &'a mut dyn FnMut(),
 }
 
 impl GuestWriter for Writer<'_> {
     fn write(&mut self, gpa: Gpa, bytes: &[u8]) -> Result<(), Errno> {
-        let end = gpa.checked_add(bytes.len() as u64).ok_or(Errno::Efault)?;
-        // The guest is about to use it: it need not come back for that.
-        self.p2m
-            .touch(gpa.gfn(), Gfn::new(end.raw().div_ceil(PAGE_SIZE as u64)));
-        GuestMemory::new(self.p2m, &self.pages).write_gpa(gpa, bytes)
+        let memory = GuestMemory::new(self.p2m, &self.pages);
+        let mut at = gpa;
+        for part in bytes.chunks(COPY_STEP) {
+            let end = at.checked_add(part.len() as u64).ok_or(Errno::Efault)?;
+            // The guest is about to use it: it need not come back for that.
+            let last = Gfn::new(end.raw().div_ceil(PAGE_SIZE as u64));
+            self.p2m.touch(at.gfn(), last, self.give_way);
+            memory.write_gpa(at, part)?;
+            (self.give_way)();
+            at = end;
+        }
+        Ok(())
     }
 }
 
@@ -284,6 +320,7 @@ fn finish(
     id: DomId,
     p2m: P2m,
     parts: Parts,
+    give_way: &mut dyn FnMut(),
 ) -> Result<Arc<Domain>, CreateError> {
     let config = &machine.archive.config().domains[config_index];
     let Parts {
@@ -297,7 +334,9 @@ fn finish(
     let store_port = evtchn.open_service(Service::Store)?;
     let console_port = evtchn.open_service(Service::Console)?;
     let clock = clock(machine);
+    give_way();
     let cpuid = cpuid_policy(machine, id, config.vcpus, &clock);
+    give_way();
     let pat_switched = machine.controls.features.contains(Features::PAT);
     let msrs = MsrPolicy::new(&cpuid, machine.host_msrs, pat_switched);
     let msr_bitmap = machine::make_msr_bitmap(&msrs, id).ok_or(CreateError::OutOfMemory)?;
@@ -315,6 +354,7 @@ fn finish(
         };
         let info = VcpuInfo::in_shared_info(&shared_info, number);
         let number = VcpuId(number);
+        give_way();
         let context = Context::new(machine, id, number, &cpuid, &msrs, clock.tsc_offset())?;
         Some(Vcpu::new(number, place, info, context))
     };
@@ -344,7 +384,7 @@ fn finish(
         vm_assist: AtomicU32::new(0),
         console: DomainConsole::new(console, console_port),
         store: DomainStore::new(store, store_port),
-        devices: Devices::new(&machine.archive, config, id)?,
+        devices: Devices::new(&machine.archive, config, id, give_way)?,
         watchdogs: Watchdogs::new(),
         vcpus,
         online: AtomicU32::new(0),
@@ -352,8 +392,10 @@ fn finish(
         seen_flush: [const { AtomicU64::new(0) }; MAX_CPUS],
         life: Life::new(config.vcpus),
     });
+    give_way();
     domain.publish_time();
-    store::introduce(&domain)?;
+    store::introduce(&domain, give_way)?;
+    give_way();
     admission.keep();
     Ok(domain)
 }

@@ -31,7 +31,7 @@ use crate::mm::page::PageRef;
 use crate::percpu::{self, MAX_CPUS, cpus};
 use crate::policy::cpuid::CpuidPolicy;
 use crate::policy::msr::MsrPolicy;
-use crate::sched;
+use crate::sched::{self, Breaks};
 use crate::store::DomainStore;
 use crate::time::Clock;
 use crate::vcpu::{Signals, Vcpu, clock};
@@ -255,7 +255,7 @@ impl Domain {
 
     /// Frees what a domain owns, when no pCPU runs it any more: its peers learn that their
     /// channels are closed, its memory goes back.
-    pub fn release(self: &Arc<Self>) {
+    pub fn release(self: &Arc<Self>, breaks: &mut Breaks<'_>) {
         for cpu in cpus() {
             let mut loaded = cpu.loaded.lock();
             if loaded
@@ -279,11 +279,18 @@ impl Domain {
                 };
                 other.evtchn.lock().peer_closed(peer.port, me);
             }
+            breaks.give_way();
         }
         self.devices.disconnect(self);
+        breaks.give_way();
         self.grants.lock().close();
-        self.p2m.write().release(usize::MAX);
-        ops::release(&self.party(), list::by_id, |domain| domain.party());
+        let mut from = Gfn::new(0);
+        while !self.p2m.write().release(&mut from) {
+            breaks.give_way();
+        }
+        while ops::release(&self.party(), list::by_id, |domain| domain.party()) {
+            breaks.give_way();
+        }
         sched::dismiss(self.vcpus.len());
     }
 

@@ -206,18 +206,21 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// Ends all uses a domain has of others' grants. Its memory has been let go, and no pCPU will run
-/// it again. `by_id` finds those domains that have not ended.
+/// Ends some of the uses a domain has of others' grants; false when there are none. Its memory has
+/// been let go, and no pCPU will run it again. `by_id` finds those domains that have not ended.
+#[must_use]
 pub fn release<D>(
     mapper: &Party<'_>,
     by_id: impl Fn(DomId) -> Option<D>,
     party: impl for<'d> Fn(&'d D) -> Party<'d>,
-) {
+) -> bool {
     let mut track = mapper.maptrack.lock();
-    while let Some(mappings) = track.take_frame() {
-        for mapping in mappings {
-            let granter = by_id(mapping.granter);
-            end_use(granter.as_ref().map(&party).as_ref(), mapping);
-        }
+    let Some(mappings) = track.take_frame() else {
+        return false;
+    };
+    for mapping in mappings {
+        let granter = by_id(mapping.granter);
+        end_use(granter.as_ref().map(&party).as_ref(), mapping);
     }
+    true
 }

@@ -1,10 +1,15 @@
 //! A large buffer for the time of one job, made of free frames in a row.
+//!
+//! To scrub and to free many frames takes long, so both go in steps.
 #![expect(unsafe_code, reason = "turns frames it owns into a byte slice")]
 
 use abi::{Mfn, PAGE_SHIFT};
 
 use super::directmap;
 use super::frame::{Owner, frames};
+
+/// Frames are freed in blocks of up to 2^this.
+const STEP_ORDER: u8 = 9;
 
 /// A buffer that lives in frames of its own.
 #[derive(Debug)]
@@ -15,15 +20,21 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// A buffer of `size` bytes, or `None` when there are not as many free frames in a row.
+    /// A buffer of `size` bytes, or `None` when there are not as many free frames in a row. Calls
+    /// `give_way` between steps.
     #[must_use]
-    pub fn new(size: usize) -> Option<Self> {
+    pub fn new(size: usize, give_way: &mut dyn FnMut()) -> Option<Self> {
         if size == 0 {
             return Some(Self { block: None, size });
         }
         let pages = size.div_ceil(1 << PAGE_SHIFT);
         let order = u8::try_from(pages.checked_next_power_of_two()?.trailing_zeros()).ok()?;
-        let mfn = frames().alloc(order, Owner::Hypervisor)?;
+        let mfn = frames().alloc_unscrubbed(order, Owner::Hypervisor)?;
+        let mut exposed = 0;
+        while exposed < 1 << order {
+            exposed = frames().expose(mfn, order, exposed);
+            give_way();
+        }
         Some(Self {
             block: Some((mfn, order)),
             size,
@@ -42,10 +53,27 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Gives the frames back, and calls `give_way` between steps; dropping the value does it
+    /// without.
+    pub fn free(mut self, give_way: &mut dyn FnMut()) {
+        self.free_in_steps(give_way);
+    }
+
+    fn free_in_steps(&mut self, give_way: &mut dyn FnMut()) {
+        let Some((mfn, order)) = self.block.take() else {
+            return;
+        };
+        let step = order.min(STEP_ORDER);
+        for offset in (0..1_u64 << order).step_by(1 << step) {
+            frames().free(Mfn::new(mfn.raw() + offset), step);
+            give_way();
+        }
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Some((mfn, order)) = self.block {
-            frames().free(mfn, order);
-        }
+        self.free_in_steps(&mut || ());
     }
 }

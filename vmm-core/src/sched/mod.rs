@@ -7,11 +7,13 @@
 //!   `percpu::CPUS`): `ready` are those that wait for the pCPU, `sleepers` those that wait for a
 //!   time.
 //! * `pass`: moves vCPUs between pCPUs.
+//! * [`breaks`]: how long work of the hypervisor's own lets vCPUs run.
 //!
-//! Those before the last two know nothing of the machine, and run on the host in a simulation
+//! Those before the last three know nothing of the machine, and run on the host in a simulation
 //! that compares shares with the ideal.
 
 pub mod balance;
+pub mod breaks;
 pub mod bvt;
 pub mod heap;
 mod offers;
@@ -32,6 +34,7 @@ use crate::percpu::{self, PerCpu};
 use crate::time::{self, Tsc};
 use crate::vcpu::runstate;
 
+pub use breaks::Breaks;
 pub use pass::settle;
 pub use run_queue::{RunQueue, Stop, admit, dismiss};
 
@@ -58,28 +61,44 @@ pub fn enqueue(vcpu: VcpuRef) {
     }
 }
 
-/// The life of a pCPU in VMX operation: run whoever's turn it is, or wait.
-pub fn cpu_loop(vmx: &VmxOn) -> ! {
+/// Makes the calling pCPU one that runs vCPUs, if only in the breaks of other work at first.
+pub fn join(vmx: &VmxOn) -> Breaks<'_> {
     let cpu = percpu::current();
     cpu.run_queue.lock().ready.set_allowance(allowance());
     pass::join(cpu);
+    Breaks::new(cpu, vmx)
+}
+
+/// The life of a pCPU that has joined: run whoever's turn it is, or wait.
+pub fn cpu_loop(vmx: &VmxOn) -> ! {
+    let cpu = percpu::current();
     loop {
         cpu.need_resched.store(false, Ordering::SeqCst);
         if cpu.id == 0 {
-            crate::start::reap();
-            crate::console::poll();
-            if leftovers::due() <= Tsc::now() {
-                leftovers::serve();
-            }
+            crate::start::reap(&mut Breaks::new(cpu, vmx));
         }
-        let now = Tsc::now();
-        let next = cpu.run_queue.lock().begin_next(now);
-        pass::pass_on(cpu, vmx, now);
-        match next {
-            Some(vcpu) => crate::vcpu::run::run(cpu, vmx, &vcpu),
-            None => idle(cpu),
+        if !turn(cpu, vmx) {
+            idle(cpu);
         }
     }
+}
+
+/// Gives the vCPU that is next its turn; false when there is none.
+fn turn(cpu: &PerCpu, vmx: &VmxOn) -> bool {
+    if cpu.id == 0 {
+        crate::console::poll();
+        if leftovers::due() <= Tsc::now() {
+            leftovers::serve();
+        }
+    }
+    let now = Tsc::now();
+    let next = cpu.run_queue.lock().begin_next(now);
+    pass::pass_on(cpu, vmx, now);
+    let Some(vcpu) = next else {
+        return false;
+    };
+    crate::vcpu::run::run(cpu, vmx, &vcpu);
+    true
 }
 
 /// Does what is left over, or waits for an interrupt or for the first sleeper's time.

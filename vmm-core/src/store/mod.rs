@@ -84,22 +84,21 @@ pub fn init() {
     }
 }
 
-/// Connects a new domain and makes its nodes.
+/// Connects a new domain and makes its nodes; calls `give_way` between them.
 ///
 /// # Errors
 /// [`Error::Enomem`]; the domain is unknown then.
-pub fn introduce(domain: &Domain) -> Result<(), Error> {
-    let mut guard = STORE.lock();
-    let store = guard.as_mut().ok_or(Error::Enomem)?;
-    store.introduce(domain.id)?;
-    let mut control = store.control();
-    let made = nodes::make(&mut control, domain);
-    let made = made.and_then(|()| backend::introduce(&mut control, domain));
-    made.inspect_err(|_| {
-        backend::forget(&mut store.control(), domain);
-        nodes::remove(&mut store.control(), domain.id);
-        store.release(domain.id);
-    })
+pub fn introduce(domain: &Domain, give_way: &mut dyn FnMut()) -> Result<(), Error> {
+    let introduced = STORE
+        .lock()
+        .as_mut()
+        .map(|store| store.introduce(domain.id));
+    introduced.ok_or(Error::Enomem)??;
+    let made = nodes::make(domain, give_way).and_then(|()| {
+        give_way();
+        control(|control| backend::introduce(control, domain)).ok_or(Error::Enomem)?
+    });
+    made.inspect_err(|_| release(domain))
 }
 
 /// Forgets a domain that has ended, with its nodes.

@@ -30,21 +30,32 @@ const WRITABLE: &[&str] = &[
 /// Nodes of the hypervisor's that the guest only reads, and that hold others.
 const READABLE: &[&str] = &["control", "device", "memory", "cpu", "store", "console"];
 
-/// Makes the nodes of a domain.
-pub(super) fn make(control: &mut Control<'_>, domain: &Domain) -> Result<(), Error> {
+/// Makes the nodes of a domain, one at a time; calls `give_way` between them.
+pub(super) fn make(domain: &Domain, give_way: &mut dyn FnMut()) -> Result<(), Error> {
     let id = domain.id;
     // Owned by nobody but us, and for the domain's eyes alone.
     let readable = Perms::new(DomId::CONTROL, Access::empty()).with(id, Access::READ);
     let writable = Perms::new(id, Access::empty());
-    let path = |below: &str| path(id, below);
-    control.make(path("").trim_end_matches('/'), readable.clone())?;
+    let mut change = |act: &mut dyn FnMut(&mut Control<'_>) -> Result<(), Error>| {
+        give_way();
+        super::control(|control| act(control)).ok_or(Error::Enomem)?
+    };
+    let mut add = |below: &str, perms: &Perms| {
+        let path = path(id, below);
+        let path = path.trim_end_matches('/');
+        change(&mut |control| control.make(path, perms.clone()))
+    };
+    add("", &readable)?;
     for below in READABLE {
-        control.make(&path(below), readable.clone())?;
+        add(below, &readable)?;
     }
     for below in WRITABLE {
-        control.make(&path(below), writable.clone())?;
+        add(below, &writable)?;
     }
-    let mut set = |below: &str, value: &str| control.write(&path(below), value.as_bytes());
+    let mut set = |below: &str, value: &str| {
+        let path = path(id, below);
+        change(&mut |control| control.write(&path, value.as_bytes()))
+    };
     set("name", &domain.name)?;
     set("domid", &number(id.0.into()))?;
     let kib = |pages: u64| number(pages.saturating_mul(4));

@@ -15,7 +15,7 @@ use crate::exit::{self, Next};
 use crate::fault::CrashReason;
 use crate::leftovers;
 use crate::percpu::{NO_DOMAIN, PerCpu};
-use crate::sched::{RunQueue, Stop};
+use crate::sched::{RunQueue, Stop, breaks};
 use crate::time::Tsc;
 
 /// [`CpuContext::stop`](super::context::CpuContext::stop) is to be found: a time that is always
@@ -140,14 +140,14 @@ struct Turn {
     /// When the scheduler is to look whether the turn is over.
     until: Tsc,
     /// When the pCPU has other work to do.
-    leftovers: Tsc,
+    work: Tsc,
 }
 
 impl Turn {
     fn begin(cpu: &PerCpu, now: Tsc) -> Self {
         let mut turn = Self {
             until: Tsc::NEVER,
-            leftovers: leftovers_due(cpu),
+            work: work_due(cpu),
         };
         turn.go_on(&cpu.run_queue.lock(), now);
         turn
@@ -155,18 +155,18 @@ impl Turn {
 
     /// Finds how long it goes on.
     fn go_on(&mut self, queue: &RunQueue, now: Tsc) {
-        self.until = queue.until(now).min(self.leftovers);
+        self.until = queue.until(now).min(self.work);
     }
 
     fn is_over(&self, queue: &RunQueue, now: Tsc) -> bool {
-        self.leftovers <= now || queue.is_over(now)
+        self.work <= now || queue.is_over(now)
     }
 }
 
-/// When a pCPU has a round of [`leftovers`] to do.
-fn leftovers_due(cpu: &PerCpu) -> Tsc {
+/// When a pCPU has a round of [`leftovers`] to do, or long work to go on with.
+fn work_due(cpu: &PerCpu) -> Tsc {
     if cpu.id == 0 {
-        leftovers::due()
+        leftovers::due().min(breaks::end())
     } else {
         Tsc::NEVER
     }
@@ -344,11 +344,12 @@ impl Running<'_> {
     #[cold]
     fn reschedule(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Option<Leave> {
         cpu.need_resched.store(false, Ordering::SeqCst);
-        if cpu.id == 0 && lifecycle::has_ended() {
+        // In a break the one that ended waits for the work that is having it.
+        if cpu.id == 0 && lifecycle::has_ended() && !breaks::is_on() {
             cpu.need_resched.store(true, Ordering::SeqCst);
             return Some(Leave::Preempted);
         }
-        turn.leftovers = leftovers_due(cpu);
+        turn.work = work_due(cpu);
         let queue = cpu.run_queue.lock();
         if turn.is_over(&queue, now) {
             return Some(Leave::Preempted);

@@ -16,8 +16,8 @@
 //! domains that are never built. Bytes beyond the total length are ignored, as boot loaders may
 //! round a module's size up.
 
-use crate::CRC32;
 use crate::config::{Config, ConfigError, FileId};
+use crate::{CRC32, checksum};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -175,15 +175,15 @@ impl<'a> Archive<'a> {
         self.files.get(index).ok_or(ArchiveError::NoSuchFile(id))
     }
 
-    /// A file's contents, checked against its checksum each time.
+    /// A file's contents, checked against its checksum each time. Calls `give_way` between steps.
     ///
     /// # Errors
     /// [`ArchiveError::NoSuchFile`] and [`ArchiveError::CorruptFile`].
-    pub fn file(&self, id: FileId) -> Result<&'a [u8], ArchiveError> {
+    pub fn file(&self, id: FileId, give_way: &mut dyn FnMut()) -> Result<&'a [u8], ArchiveError> {
         let file = self.entry(id)?;
         let contents = file.range().and_then(|range| self.bytes.get(range));
         match contents {
-            Some(contents) if CRC32.checksum(contents) == file.crc => Ok(contents),
+            Some(contents) if checksum(contents, give_way) == file.crc => Ok(contents),
             _ => Err(ArchiveError::CorruptFile {
                 name: file.name.clone(),
             }),

@@ -38,3 +38,14 @@ use crc::{CRC_32_ISO_HDLC, Crc, Table};
 
 /// The checksum of the archive and of gzip; sixteen tables, for speed over tens of megabytes.
 static CRC32: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
+
+/// The checksum of many bytes; calls `give_way` between steps.
+fn checksum(bytes: &[u8], give_way: &mut dyn FnMut()) -> u32 {
+    const STEP: usize = 4096;
+    let mut digest = CRC32.digest();
+    for part in bytes.chunks(STEP) {
+        digest.update(part);
+        give_way();
+    }
+    digest.finalize()
+}

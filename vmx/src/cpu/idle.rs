@@ -15,8 +15,8 @@ pub fn wait_for_interrupt() {
 
 /// Takes the interrupts that are pending, and returns with interrupts off.
 ///
-/// For CPUs without "acknowledge interrupt on exit": the interrupt that caused a VM exit is
-/// still pending after it.
+/// For between steps of long work, and for CPUs without "acknowledge interrupt on exit": there the
+/// interrupt that caused a VM exit is still pending after it.
 #[inline]
 pub fn interrupt_window() {
     // SAFETY: as for `wait_for_interrupt`.

@@ -271,7 +271,7 @@ fn prepare(name: &str, contents: Vec<u8>, repack: bool) -> Result<File, KernelEr
     let image = Image::identify(&contents)?;
     let was = image.format();
     let mut scratch = vec![0; image.scratch_size()?];
-    let elf = image.unpack(&mut scratch, usize::MAX)?;
+    let elf = image.unpack(&mut scratch, usize::MAX, &mut || ())?;
     let end = Kernel::parse(elf)?.end();
     let slow = matches!(was, Format::Xz | Format::Gzip | Format::Zstd);
     let (now, anew) = match was {

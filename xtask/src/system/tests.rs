@@ -120,7 +120,7 @@ fn a_full_description_is_packed() {
     assert_eq!((limits.max_version, limits.max_frames), (1, 8));
     assert_eq!(limits.max_maptrack_frames, 0);
     assert_eq!(
-        archive.file(debian.initrd.unwrap()).unwrap(),
+        archive.file(debian.initrd.unwrap(), &mut || ()).unwrap(),
         b"070701 cached"
     );
     assert_eq!(
@@ -129,7 +129,10 @@ fn a_full_description_is_packed() {
     );
     assert_eq!(micro.quotas, Quotas::usual(1, 512));
     assert_eq!(micro.on_reboot, OnReboot::Restart);
-    assert_eq!(archive.file(micro.kernel).unwrap(), Elf::default().build());
+    assert_eq!(
+        archive.file(micro.kernel, &mut || ()).unwrap(),
+        Elf::default().build()
+    );
 }
 
 #[test]
@@ -193,10 +196,10 @@ fn slow_compressions_are_packed_anew_unless_told_not_to() {
     let packed = |line| {
         let (report, bytes) = fixture.pack(&with(line)).unwrap();
         let archive = Archive::parse(&bytes).unwrap();
-        let file = archive.file(FileId(0)).unwrap();
+        let file = archive.file(FileId(0), &mut || ()).unwrap();
         let image = Image::identify(file).unwrap();
         let mut scratch = vec![0; image.scratch_size().unwrap()];
-        let elf = image.unpack(&mut scratch, 0).unwrap();
+        let elf = image.unpack(&mut scratch, 0, &mut || ()).unwrap();
         assert_eq!(elf, Elf::default().build());
         (image.format(), report.to_string())
     };
@@ -544,7 +547,7 @@ fn disks_are_packed_with_their_images() {
         (blank.name.0, blank.sectors, blank.image),
         (1, 131_072, None)
     );
-    let contents = archive.file(image.image.unwrap()).unwrap();
+    let contents = archive.file(image.image.unwrap(), &mut || ()).unwrap();
     assert_eq!(contents, b"070701");
     // A file that is named twice is there once.
     assert_eq!(domain.initrd, image.image);

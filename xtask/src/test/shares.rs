@@ -47,7 +47,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "sched-long-work",
         tier: Tier::Bochs,
-        about: "a guest that touches all its memory holds nobody up",
+        about: "a guest that touches all its memory and restarts holds nobody up",
         limit: Duration::from_secs(120),
         run: long_work,
     },
@@ -244,12 +244,13 @@ fn long_work(case: &Case<'_>) -> Result<()> {
     let guests = [
         Guest {
             // 30,000 instructions, beside the 5.2 ms that 2 MiB take.
-            cmdline: "late=600",
+            cmdline: "late=600 wakes=200",
             ..WAKER
         },
         Guest {
             memory_mib: 256,
-            cmdline: "mib=256 ms=1500",
+            on_reboot: "restart",
+            cmdline: "mib=256 ms=1050 last=3",
             ..Guest::new("toucher")
         },
     ];

@@ -15,11 +15,11 @@ guests::main!(run);
 const SELF: VcpuId = VcpuId(0);
 /// Nanoseconds from one wake to the next: no multiple of anything in the hypervisor.
 const PERIOD: u64 = 13_700_000;
-const WAKES: u64 = 60;
 
 fn run(t: &mut Report) {
     // The most microseconds that it may run late.
     let limit = runtime::option("late").unwrap_or(u64::MAX);
+    let wakes = runtime::option("wakes").unwrap_or(60);
     let shared = SharedInfo::map();
     let clock = HostClock::find();
     let Some(port) = events::handle_timer(t) else {
@@ -28,7 +28,7 @@ fn run(t: &mut Report) {
     let [_, waited_before, slept_before, _] = runstates();
     let begun = shared.now();
     let mut worst = 0;
-    for _ in 0..WAKES {
+    for _ in 0..wakes {
         let handled = events::count(port);
         let deadline = shared.now() + PERIOD;
         let set = timer::set_singleshot(SELF, deadline);
@@ -45,7 +45,7 @@ fn run(t: &mut Report) {
     );
     check!(t, worst / 1000 <= limit, "{} us late", worst / 1000);
     // What it slept longer than it asked for is time it waited, and is told as such.
-    let asked = WAKES * PERIOD;
+    let asked = wakes * PERIOD;
     check!(
         t,
         slept.abs_diff(asked) < asked / 100,
@@ -53,7 +53,7 @@ fn run(t: &mut Report) {
     );
     check!(
         t,
-        waited < worst * WAKES,
+        waited < worst * wakes,
         "{waited} ns waited, at most {worst} ns each time"
     );
     check!(t, clock.us(clock.now()) > 0, "the host has a clock");

@@ -154,9 +154,10 @@ impl Dom {
     /// Ends the domain, in the order in which [`crate::domain::Domain::release`] does.
     pub(super) fn die(&self, others: &[&Self]) {
         self.table.lock().close();
-        self.p2m.write().release(usize::MAX);
+        let mut from = Gfn::new(0);
+        while !self.p2m.write().release(&mut from) {}
         let by_id = |id| others.iter().find(|other| other.id == id).copied();
-        ops::release(&self.party(), by_id, |other| other.party());
+        while ops::release(&self.party(), by_id, |other| other.party()) {}
     }
 
     /// Frames of memory that the domain still owns, wherever they are held.

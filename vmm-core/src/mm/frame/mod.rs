@@ -23,6 +23,7 @@ mod census;
 mod entry;
 mod regions;
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::{DomId, Mfn, PAGE_SIZE};
@@ -183,14 +184,8 @@ impl FrameTable {
         let mut buddy = self.buddy.lock();
         let mut at = start;
         while at < end {
-            let fits = (end - at).ilog2();
-            let order = at.trailing_zeros().min(fits).min(u32::from(MAX_ORDER));
-            buddy.give(
-                self.view(),
-                Mfn::new(at),
-                u8::try_from(order).unwrap_or(0),
-                Traces::Stale,
-            );
+            let order = largest_order(at, end);
+            buddy.give(self.view(), Mfn::new(at), order, Traces::Stale);
             at += 1 << order;
         }
     }
@@ -387,21 +382,38 @@ impl FrameTable {
             order <= MAX_ORDER && mfn.raw().is_multiple_of(1 << order),
             "aligned block"
         );
-        let size = 1_u64 << order;
+        let records = self.records_of(mfn, order);
+        if self.is_uniform(records) {
+            self.reclaim(mfn, order);
+            return;
+        }
         let mut run = mfn.raw()..mfn.raw();
-        for (record, frame) in self.records_of(mfn, order).iter().zip(mfn.raw()..) {
+        for (record, frame) in records.iter().zip(mfn.raw()..) {
             if self.drop_hold(record) {
                 run.end = frame + 1;
             } else {
                 // This frame stays with its other holders.
-                run.for_each(|frame| self.reclaim(Mfn::new(frame), 0));
+                self.reclaim_run(run);
                 run = frame + 1..frame + 1;
             }
         }
-        if run.end - run.start == size {
-            self.reclaim(mfn, order);
-        } else {
-            run.for_each(|frame| self.reclaim(Mfn::new(frame), 0));
+        self.reclaim_run(run);
+    }
+
+    /// True when all these frames have the same record, and one hold.
+    fn is_uniform(&self, records: &[AtomicU64]) -> bool {
+        let mut words = records.iter().map(|record| record.load(Ordering::Acquire));
+        let first = words.next().unwrap_or_default();
+        entry::holds(first) == 1 && words.all(|word| word == first)
+    }
+
+    /// Puts frames in a row that nobody holds on the free lists, in the largest blocks that fit.
+    fn reclaim_run(&self, run: Range<u64>) {
+        let mut at = run.start;
+        while at < run.end {
+            let order = largest_order(at, run.end);
+            self.reclaim(Mfn::new(at), order);
+            at += 1 << order;
         }
     }
 
@@ -418,6 +430,11 @@ impl FrameTable {
     /// Takes one hold off; true when it was the last.
     #[inline]
     fn drop_hold(&self, record: &AtomicU64) -> bool {
+        // Only who has a hold adds others, so the only one stays so, and its record is about to be
+        // overwritten.
+        if entry::holds(record.load(Ordering::Acquire)) == 1 {
+            return true;
+        }
         let holds = entry::holds(record.fetch_sub(ONE_HOLD, Ordering::AcqRel));
         assert!(holds > 0, "frame allocated");
         holds == 1
@@ -430,20 +447,33 @@ impl FrameTable {
         };
         let mut buddy = self.buddy.lock();
         let mut traces = Traces::Clean;
+        let (mut word, mut alike) = (Record::Inner.pack(), 0);
         for record in self.block(index, order) {
-            let old = record.swap(Record::Inner.pack(), Ordering::AcqRel);
-            if let Record::Allocated {
-                owner, contents, ..
-            } = Record::unpack(old)
-            {
-                buddy.used[owner.kind()] -= 1;
-                if let Some(account) = self.find_account(owner) {
-                    account.sub(owner, 1);
-                }
-                traces = traces.max(Traces::of(owner, contents));
+            let next = record.load(Ordering::Acquire);
+            record.store(Record::Inner.pack(), Ordering::Relaxed);
+            if next != word {
+                traces = traces.max(self.write_off(&mut buddy, word, alike));
+                (word, alike) = (next, 0);
             }
+            alike += 1;
         }
+        traces = traces.max(self.write_off(&mut buddy, word, alike));
         buddy.give(self.view(), mfn, order, traces);
+    }
+
+    /// Takes frames that had the same record out of the accounts; tells what is left in them.
+    fn write_off(&self, buddy: &mut Buddy, word: u64, frames: u32) -> Traces {
+        let Record::Allocated {
+            owner, contents, ..
+        } = Record::unpack(word)
+        else {
+            return Traces::Clean;
+        };
+        buddy.used[owner.kind()] -= u64::from(frames);
+        if let Some(account) = self.find_account(owner) {
+            account.sub(owner, frames);
+        }
+        Traces::of(owner, contents)
     }
 
     /// The owner of a frame; `None` when it is free or not RAM of ours.
@@ -506,6 +536,13 @@ impl FrameTable {
         let first = index as usize;
         &self.records[first..first + (1 << order)]
     }
+}
+
+/// The order of the largest block that begins at frame `start` and ends before `end`.
+fn largest_order(start: u64, end: u64) -> u8 {
+    let fits = (end - start).ilog2();
+    let order = start.trailing_zeros().min(fits);
+    u8::try_from(order).unwrap_or(MAX_ORDER).min(MAX_ORDER)
 }
 
 #[cfg(test)]

@@ -127,6 +127,13 @@ pub struct P2m {
     generation: u64,
 }
 
+/// What one call of [`P2m::release`] may cost, in instructions, roughly.
+const RELEASE_BUDGET: u64 = 10_000;
+/// What letting go of a page costs, besides its frames.
+const RELEASE_COST: u64 = 1_600;
+/// What each of its frames costs.
+const FRAME_COST: u64 = 20;
+
 /// The next generation's number.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -205,6 +212,21 @@ impl P2m {
     /// [`Errno::Einval`] outside the address space, [`Errno::Eexist`] where something is mapped,
     /// [`Errno::Enomem`].
     pub fn populate(&mut self, gfn: Gfn, count: u64, backing: Backing) -> Result<(), Errno> {
+        self.populate_in_steps(gfn, count, backing, &mut || ())
+    }
+
+    /// The same for a domain under construction, which may take long: calls `give_way` between
+    /// steps.
+    ///
+    /// # Errors
+    /// As [`P2m::populate`].
+    pub fn populate_in_steps(
+        &mut self,
+        gfn: Gfn,
+        count: u64,
+        backing: Backing,
+        give_way: &mut dyn FnMut(),
+    ) -> Result<(), Errno> {
         let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
         let end = end.ok_or(Errno::Einval)?;
         if count == 0 {
@@ -222,11 +244,12 @@ impl P2m {
                     return Err(error);
                 }
             }
+            give_way();
         }
         self.ram += count;
         self.highest = self.highest.max(Gfn::new(end.raw() - 1));
         if backing == Backing::Now {
-            self.touch(gfn, end);
+            self.touch(gfn, end, give_way);
         }
         Ok(())
     }
@@ -270,7 +293,7 @@ impl P2m {
         self.ram += count;
         self.highest = self.highest.max(Gfn::new(end.raw() - 1));
         if backing == Backing::Now {
-            self.touch(gfn, end);
+            self.touch(gfn, end, &mut || ());
         }
         Ok(())
     }
@@ -344,12 +367,15 @@ impl P2m {
         }
     }
 
-    /// Makes every page from `start` to before `end` present, up to the first hole.
-    pub fn touch(&self, start: Gfn, end: Gfn) {
+    /// Makes every page from `start` to before `end` present, up to the first hole. Calls
+    /// `give_way` between steps.
+    pub fn touch(&self, start: Gfn, end: Gfn, give_way: &mut dyn FnMut()) {
         let mut at = start;
         while at < end {
             let mut done = 0;
-            while self.fault(at, Perms::READ, &mut done) == Fault::Unfinished {}
+            while self.fault(at, Perms::READ, &mut done) == Fault::Unfinished {
+                give_way();
+            }
             let Some((_, size)) = self.ept.entry(at) else {
                 return;
             };
@@ -621,15 +647,17 @@ impl P2m {
         Some((page.mfn, page.writable))
     }
 
-    /// Lets go of up to `pages` pages of a domain that runs nowhere any more and never will;
-    /// true when none is left. Dropping the value does the rest.
-    pub fn release(&mut self, pages: usize) -> bool {
+    /// Lets go of some pages of a domain that runs nowhere any more and never will, from the guest
+    /// frame `from` on, which moves up; true when none is left there. Dropping the value does the
+    /// rest.
+    pub fn release(&mut self, from: &mut Gfn) -> bool {
         self.generation = next_generation();
-        let mut from = Gfn::new(0);
-        for _ in 0..pages {
-            let Some(leaf) = self.ept.next(from) else {
+        let mut budget = RELEASE_BUDGET;
+        while budget != 0 {
+            let Some(leaf) = self.ept.next(*from) else {
                 return true;
             };
+            budget = budget.saturating_sub(RELEASE_COST + leaf.size.frames() * FRAME_COST);
             // A whole leaf needs no memory to unmap.
             let Ok(flush) = self.ept.unmap(leaf.gfn, leaf.size, |_| ()) else {
                 return true;
@@ -637,9 +665,9 @@ impl P2m {
             flush.done(&self.tables);
             frames().free(leaf.mfn, leaf.size.order());
             // Not from the beginning again: that would pass every slot emptied so far.
-            from = leaf.gfn;
+            *from = leaf.gfn;
         }
-        self.ept.next(Gfn::new(0)).is_none()
+        false
     }
 }
 

@@ -1,5 +1,6 @@
 //! Kernels of every kind, intact, damaged, cut short and random.
 
+use super::unpack::{LZ4_BLOCK, compress_blocks};
 use super::*;
 use crate::synthetic::compressed::{GZIP, XZ, ZSTD};
 use crate::synthetic::{Elf, LOAD, bzimage};
@@ -21,7 +22,7 @@ fn open_with(file: &[u8], heap: usize) -> Result<Opened, KernelError> {
     let image = Image::identify(file)?;
     // Larger than any synthetic kernel; damaged ones may ask for more than a test wants to give.
     let mut scratch = vec![0; image.scratch_size()?.min(1 << 20)];
-    let kernel = Kernel::parse(image.unpack(&mut scratch, heap)?)?;
+    let kernel = Kernel::parse(image.unpack(&mut scratch, heap, &mut || ())?)?;
     let segments = kernel.segments().iter();
     Ok((
         kernel.entry(),
@@ -217,7 +218,10 @@ fn what_is_wrong_with_compressed_data_is_told() {
         let image = Image::identify(&payload).unwrap();
         let needed = image.scratch_size().unwrap();
         assert_eq!(
-            image.unpack(&mut [0; 10], HEAP).unwrap_err().to_string(),
+            image
+                .unpack(&mut [0; 10], HEAP, &mut || ())
+                .unwrap_err()
+                .to_string(),
             std::format!(
                 "not enough memory to unpack the kernel: {format} takes {needed} bytes, 10 are \
                  there; give the machine more memory or let the packer unpack the kernel"
@@ -251,7 +255,7 @@ fn a_window_beyond_the_heap_is_refused() {
 
 #[test]
 fn lz4_blocks_are_joined() {
-    // Two full blocks and a bit, hard enough to pack that no block is trivial.
+    // Two full blocks of the largest size and a bit, hard enough to pack that no block is trivial.
     let mut state = 1u32;
     let noise: Vec<u8> = core::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -263,10 +267,15 @@ fn lz4_blocks_are_joined() {
     })
     .take((16 << 20) + 5)
     .collect();
-    let packed = compress_lz4(&noise).unwrap();
-    let image = Image::identify(&packed).unwrap();
-    let mut scratch = vec![0; image.scratch_size().unwrap()];
-    assert!(image.unpack(&mut scratch, 0).unwrap() == noise);
+    for block in [LZ4_BLOCK, 64 << 10] {
+        let packed = compress_blocks(&noise, block).unwrap();
+        let image = Image::identify(&packed).unwrap();
+        let mut scratch = vec![0; image.scratch_size().unwrap()];
+        let mut steps = 0;
+        let unpacked = image.unpack(&mut scratch, 0, &mut || steps += 1);
+        assert!(unpacked.unwrap() == noise);
+        assert_eq!(steps, noise.len().div_ceil(block));
+    }
 }
 
 #[test]
@@ -316,7 +325,7 @@ fn real_kernels_are_read() {
         let file = std::fs::read(&path).unwrap();
         let image = Image::identify(&file).unwrap();
         let mut scratch = vec![0; image.scratch_size().unwrap()];
-        let elf = image.unpack(&mut scratch, HEAP).unwrap();
+        let elf = image.unpack(&mut scratch, HEAP, &mut || ()).unwrap();
         let kernel = Kernel::parse(elf).unwrap();
         assert!(kernel.segments().len() >= 3, "{}", path.display());
         assert_eq!(kernel.segments()[0].gpa, 0x100_0000, "{}", path.display());
@@ -327,7 +336,7 @@ fn real_kernels_are_read() {
         let image = Image::identify(&packed).unwrap();
         let mut scratch = vec![0; image.scratch_size().unwrap()];
         assert!(
-            image.unpack(&mut scratch, 0).unwrap() == elf,
+            image.unpack(&mut scratch, 0, &mut || ()).unwrap() == elf,
             "{}",
             path.display()
         );

@@ -3,21 +3,30 @@
 //! A compressed kernel ends with its unpacked size in four bytes, so the buffer's size is known
 //! beforehand ([`Image::scratch_size`]). XZ and zstd keep a window of their own besides; it comes
 //! from the heap and is bounded by what the caller allows.
+//!
+//! Unpacking takes long. Between any two steps of it the caller gets a call, to do what must not
+//! wait; XZ and gzip make steps of [`STEP`], LZ4 and zstd of a block.
 
 use super::{Format, Image, KernelError, MAX_UNPACKED, UnpackError};
-use crate::CRC32;
+use crate::checksum;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
-use ruzstd::decoding::FrameDecoder;
-use ruzstd::decoding::errors::FrameDecoderError;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use ruzstd::io::Read;
 use xz4rust::{XzDecoder, XzError, XzNextBlockResult};
 
 const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
-/// The legacy frame's blocks unpack to this much, the last one to less.
-const LZ4_BLOCK: usize = 8 << 20;
+/// The legacy frame's blocks unpack to no more than this.
+pub(super) const LZ4_BLOCK: usize = 8 << 20;
+/// How much [`compress_lz4`] packs into a block: unpacking that is a short step, and what earlier
+/// blocks cannot be referred to costs little more than LZ4's own reach of 64 KiB.
+const SMALL_BLOCK: usize = 64 << 10;
+/// How many bytes XZ and gzip unpack in a step.
+const STEP: usize = 2048;
 
 impl Image<'_> {
     /// The size of the buffer that [`Image::unpack`] wants; zero when there is nothing to unpack.
@@ -44,11 +53,16 @@ impl Image<'_> {
 
     /// Unpacks the ELF file into `scratch`, whose size is at least [`Image::scratch_size`];
     /// nothing is copied when it is not compressed. At most `heap` bytes are allocated at a time,
-    /// and nothing stays allocated.
+    /// and nothing stays allocated. Calls `give_way` between steps.
     ///
     /// # Errors
     /// [`KernelError`] when the data are damaged or one of the two sizes does not suffice.
-    pub fn unpack<'s>(&self, scratch: &'s mut [u8], heap: usize) -> Result<&'s [u8], KernelError>
+    pub fn unpack<'s>(
+        &self,
+        scratch: &'s mut [u8],
+        heap: usize,
+        give_way: &mut dyn FnMut(),
+    ) -> Result<&'s [u8], KernelError>
     where
         Self: 's,
     {
@@ -65,11 +79,11 @@ impl Image<'_> {
             .map_or(self.payload, |(data, _)| data);
         let size = match self.format {
             Format::Elf => return Ok(self.payload),
-            Format::Lz4 => lz4(data, out),
-            Format::Xz => xz(data, out, heap),
+            Format::Lz4 => lz4(data, out, give_way),
+            Format::Xz => xz(data, out, heap, give_way),
             // The size is a part of the format here, and so is the checksum before it.
-            Format::Gzip => gzip(self.payload, out),
-            Format::Zstd => zstd(data, out, heap),
+            Format::Gzip => gzip(self.payload, out, give_way),
+            Format::Zstd => zstd(data, out, heap, give_way),
         };
         match size.map_err(|error| self.error(error))? {
             size if size == expected => Ok(out),
@@ -81,17 +95,23 @@ impl Image<'_> {
     }
 }
 
-/// Compresses an ELF file such that [`Image::identify`] takes it: the format that unpacks fastest.
+/// Compresses an ELF file such that [`Image::identify`] takes it: the format that unpacks fastest,
+/// in short steps.
 ///
 /// # Errors
 /// [`UnpackError::TooLarge`].
 pub fn compress_lz4(elf: &[u8]) -> Result<Vec<u8>, KernelError> {
+    compress_blocks(elf, SMALL_BLOCK)
+}
+
+/// The same with blocks of a given size.
+pub(super) fn compress_blocks(elf: &[u8], block: usize) -> Result<Vec<u8>, KernelError> {
     let too_large = |size| KernelError::Unpack(Format::Lz4, UnpackError::TooLarge(size));
     let size = elf.len() as u64;
     let fits = u32::try_from(size).ok().filter(|_| size <= MAX_UNPACKED);
     let size = fits.ok_or(too_large(size))?;
     let mut out = LZ4_MAGIC.to_vec();
-    for block in elf.chunks(LZ4_BLOCK) {
+    for block in elf.chunks(block) {
         let packed = lz4_flex::block::compress(block);
         let length = u32::try_from(packed.len()).map_err(|_| too_large(size.into()))?;
         out.extend_from_slice(&length.to_le_bytes());
@@ -103,7 +123,7 @@ pub fn compress_lz4(elf: &[u8]) -> Result<Vec<u8>, KernelError> {
 
 /// The legacy frame: the magic, then blocks with their packed sizes in front. The magic may come
 /// again where frames have been put one behind the other.
-fn lz4(data: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
+fn lz4(data: &[u8], out: &mut [u8], give_way: &mut dyn FnMut()) -> Result<usize, UnpackError> {
     let corrupt = UnpackError::Corrupt;
     let mut rest = data.strip_prefix(&LZ4_MAGIC).ok_or(corrupt("no frame"))?;
     let mut at = 0;
@@ -121,6 +141,7 @@ fn lz4(data: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
         let limit = space.len().min(LZ4_BLOCK);
         let space = space.get_mut(..limit).unwrap_or_default();
         at += lz4_flex::block::decompress_into(block, space).map_err(|_| corrupt("a bad block"))?;
+        give_way();
     }
     if rest.is_empty() {
         Ok(at)
@@ -129,12 +150,18 @@ fn lz4(data: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
     }
 }
 
-fn xz(data: &[u8], out: &mut [u8], heap: usize) -> Result<usize, UnpackError> {
+fn xz(
+    data: &[u8],
+    out: &mut [u8],
+    heap: usize,
+    give_way: &mut dyn FnMut(),
+) -> Result<usize, UnpackError> {
     let mut decoder = XzDecoder::in_heap_with_alloc_dict(Vec::new(), heap);
-    let (mut consumed, mut produced) = (0, 0);
+    let (mut consumed, mut produced) = (0, 0_usize);
     loop {
         let input = data.get(consumed..).unwrap_or_default();
-        let space = out.get_mut(produced..).unwrap_or_default();
+        let end = out.len().min(produced.saturating_add(STEP));
+        let space = out.get_mut(produced..end).unwrap_or_default();
         let step = decoder
             .decode(input, space)
             .map_err(|error| xz_error(&error, heap))?;
@@ -142,7 +169,7 @@ fn xz(data: &[u8], out: &mut [u8], heap: usize) -> Result<usize, UnpackError> {
         produced = produced.saturating_add(step.output_produced());
         match step {
             XzNextBlockResult::EndOfStream(..) => return Ok(produced),
-            _ if step.made_progress() => {}
+            _ if step.made_progress() => give_way(),
             _ if produced == out.len() => return Err(UnpackError::Corrupt("too much data")),
             _ => return Err(UnpackError::Corrupt("data end too early")),
         }
@@ -180,19 +207,28 @@ fn xz_error(error: &XzError, heap: usize) -> UnpackError {
 }
 
 /// RFC 1952: a header with optional fields, deflated data, CRC-32, size.
-fn gzip(member: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
+fn gzip(member: &[u8], out: &mut [u8], give_way: &mut dyn FnMut()) -> Result<usize, UnpackError> {
     let corrupt = UnpackError::Corrupt;
     let data = gzip_body(member).ok_or(corrupt("a bad header"))?;
     let mut state = Box::<DecompressorOxide>::default();
     let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-    let (status, consumed, produced) = decompress(&mut state, data, out, 0, flags);
-    match status {
-        TINFLStatus::Done => {}
-        TINFLStatus::HasMoreOutput => return Err(corrupt("too much data")),
-        TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
-            return Err(corrupt("data end too early"));
+    let (mut consumed, mut produced) = (0, 0_usize);
+    loop {
+        let end = out.len().min(produced.saturating_add(STEP));
+        let input = data.get(consumed..).unwrap_or_default();
+        let space = out.get_mut(..end).unwrap_or_default();
+        let (status, read, written) = decompress(&mut state, input, space, produced, flags);
+        consumed = consumed.saturating_add(read);
+        produced = produced.saturating_add(written);
+        match status {
+            TINFLStatus::Done => break,
+            TINFLStatus::HasMoreOutput if end < out.len() => give_way(),
+            TINFLStatus::HasMoreOutput => return Err(corrupt("too much data")),
+            TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
+                return Err(corrupt("data end too early"));
+            }
+            _ => return Err(corrupt("bad data")),
         }
-        _ => return Err(corrupt("bad data")),
     }
     let crc = data
         .get(consumed..)
@@ -201,7 +237,7 @@ fn gzip(member: &[u8], out: &mut [u8]) -> Result<usize, UnpackError> {
         .map(|crc| u32::from_le_bytes(*crc))
         .ok_or(corrupt("data end too early"))?;
     let unpacked = out.get(..produced).unwrap_or_default();
-    if CRC32.checksum(unpacked) == crc {
+    if checksum(unpacked, give_way) == crc {
         Ok(produced)
     } else {
         Err(corrupt("a wrong checksum"))
@@ -234,11 +270,52 @@ fn gzip_body(member: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn zstd(data: &[u8], out: &mut [u8], heap: usize) -> Result<usize, UnpackError> {
+fn zstd(
+    data: &[u8],
+    out: &mut [u8],
+    heap: usize,
+    give_way: &mut dyn FnMut(),
+) -> Result<usize, UnpackError> {
     let mut decoder = FrameDecoder::new();
     // The decoder's ring grows by doubling, and the old one lives until it has been copied.
     decoder.set_max_window_size(heap as u64 / 4);
-    decoder.decode_all(data, out).map_err(|error| match error {
+    let error = |error| zstd_error(&error, heap);
+    let mut rest = data;
+    let mut produced = 0;
+    while !rest.is_empty() {
+        match decoder.init(&mut rest) {
+            Ok(()) => {}
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length,
+                ..
+            })) => {
+                let length = usize::try_from(length).ok();
+                rest = length
+                    .and_then(|length| rest.get(length..))
+                    .ok_or(UnpackError::Corrupt("data end too early"))?;
+                continue;
+            }
+            Err(bad) => return Err(error(bad)),
+        }
+        while !decoder.is_finished() {
+            let blocks = BlockDecodingStrategy::UptoBlocks(1);
+            decoder.decode_blocks(&mut rest, blocks).map_err(error)?;
+            let space = out.get_mut(produced..).unwrap_or_default();
+            let written = decoder
+                .read(space)
+                .map_err(|_| UnpackError::Corrupt("bad data"))?;
+            produced = produced.saturating_add(written);
+            if decoder.can_collect() != 0 {
+                return Err(UnpackError::Corrupt("too much data"));
+            }
+            give_way();
+        }
+    }
+    Ok(produced)
+}
+
+fn zstd_error(error: &FrameDecoderError, heap: usize) -> UnpackError {
+    match error {
         FrameDecoderError::WindowSizeTooBig { requested, .. } => {
             let needed = requested.saturating_mul(4);
             UnpackError::NoRoom {
@@ -246,10 +323,9 @@ fn zstd(data: &[u8], out: &mut [u8], heap: usize) -> Result<usize, UnpackError> 
                 actual: heap as u64,
             }
         }
-        FrameDecoderError::TargetTooSmall => UnpackError::Corrupt("too much data"),
         FrameDecoderError::ReadFrameHeaderError(_) | FrameDecoderError::FrameHeaderError(_) => {
             UnpackError::Corrupt("a bad header")
         }
         _ => UnpackError::Corrupt("bad data"),
-    })
+    }
 }
