@@ -14,19 +14,25 @@ CHUNK = 64
 """Entries whose uses are kept together (vmm-core/src/grant/active.rs)."""
 
 
-def _uses(active, ref):
-    """Readers and writers of an entry, as the hypervisor counts them."""
-    chunks = rust.vec(rust.get(active, "chunks"))
-    chunk = rust.option(chunks[ref // CHUNK]) if ref // CHUNK < len(chunks) else None
-    if chunk is None:
-        return "-"
-    one = rust.boxed_slice(chunk)[ref % CHUNK]
-    readers, writers = rust.number(one, "readers"), rust.number(one, "writers")
-    return f"{readers} read, {writers} write" if readers or writers else "-"
+class _Uses:
+    """Who uses the entries, as the hypervisor counts it."""
+
+    def __init__(self, active):
+        chunks = (rust.option(chunk) for chunk in rust.vec(rust.get(active, "chunks")))
+        self.chunks = [chunk if chunk is None else rust.boxed_array(chunk) for chunk in chunks]
+
+    def of(self, ref):
+        """Readers and writers of an entry, or None."""
+        chunk = self.chunks[ref // CHUNK] if ref // CHUNK < len(self.chunks) else None
+        if chunk is None:
+            return None
+        one = chunk[ref % CHUNK]
+        readers, writers = rust.number(one, "readers"), rust.number(one, "writers")
+        return f"{readers} read, {writers} write" if readers or writers else None
 
 
 class Grants(Inspector):
-    """Shows the grants of a domain: every entry of its table that is not empty.
+    """Shows the grants of a domain: every entry of its table that is valid or used.
 
 Usage: tessera grants DOMAIN
 Entries are the guest's memory: what it grants to whom. Uses are the hypervisor's own count of those
@@ -37,7 +43,7 @@ who have the page mapped or copy it."""
     def show(self, domain):
         grants = rust.peel(rust.get(domains.find(domain), "grants"))
         version, _ = rust.variant(rust.get(grants, "version"))
-        layout, active = LAYOUTS[version], rust.get(grants, "active")
+        layout, uses = LAYOUTS[version], _Uses(rust.get(grants, "active"))
         frames = rust.vec(rust.get(grants, "frames"))
         rows = []
         for index, frame in enumerate(frames[:rust.number(grants, "count")]):
@@ -46,12 +52,13 @@ who have the page mapped or copy it."""
                 continue
             content = target.read_physical(rust.number(page, "mfn") << 12, 4096)
             for slot, (flags, to, gfn) in enumerate(layout.iter_unpack(content)):
-                if flags or gfn:
-                    ref = index * (4096 // layout.size) + slot
+                ref = index * (4096 // layout.size) + slot
+                used = uses.of(ref)
+                if flags or used:
                     words = [name for bit, name in FLAGS if flags >> bit & 1]
                     rows.append([
                         ref, TYPES[flags & 3], f"d{to}", f"{gfn:#x}", " ".join(words) or "-",
-                        _uses(active, ref),
+                        used or "-",
                     ])
         count = rust.number(grants, "count")
         gdb.write(f"{version}, {count} of at most {len(frames)} frames, {len(rows)} entries\n")

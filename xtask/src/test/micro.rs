@@ -179,21 +179,28 @@ pub(super) fn passed(said: &Transcript, guests: &[Guest]) -> Result<()> {
     said.ended_well()
 }
 
+/// Guests that use each other's pages. Domain ids are given in this order, from 1 on.
+pub(super) const GRANTS: [Guest; 3] = [
+    Guest {
+        cmdline: "peer=2 leaver=3",
+        ..Guest::new("grantor")
+    },
+    Guest {
+        cmdline: "peer=1",
+        ..Guest::new("grantee")
+    },
+    Guest {
+        cmdline: "peer=1",
+        ..Guest::new("leaver")
+    },
+];
+
 fn together(case: &Case<'_>) -> Result<()> {
     let alone = Guest {
         cmdline: "vcpus=1",
         ..Guest::new("fpu")
     };
-    // Domain ids are given in this order, from 1 on.
-    let [grantor, grantee, leaver] = [
-        ("grantor", "peer=2 leaver=3"),
-        ("grantee", "peer=1"),
-        ("leaver", "peer=1"),
-    ]
-    .map(|(program, cmdline)| Guest {
-        cmdline,
-        ..Guest::new(program)
-    });
+    let [grantor, grantee, leaver] = GRANTS;
     let guests = [
         grantor,
         grantee,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Artifacts, Case, Scenario, Tier, Transcript, nested_run};
+use super::{Artifacts, Case, Scenario, Tier, Transcript, micro, nested_run};
 use crate::bench::nested as bench;
 use crate::build;
 use crate::machine::{Boot, Firmware, Kind, Spec};
@@ -126,6 +126,11 @@ fn boot(case: &Case<'_>) -> Result<Outer> {
         }
         files.push((format!("{name}.tsa"), archive));
     }
+    let grants = micro::description(artifacts, &micro::GRANTS);
+    files.push((
+        "grants.tsa".into(),
+        artifacts.archive("nested-grants", &grants)?,
+    ));
     for (name, path) in bench::files(artifacts)? {
         files.push((name.into(), path));
     }

@@ -1,4 +1,5 @@
-//! gdb on the hypervisor in QEMU/KVM while a guest runs: idle, and in the midst of its code.
+//! gdb on the hypervisor in QEMU/KVM while a guest runs: idle, in the midst of its code, and with
+//! pages of another mapped.
 
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use super::session::{Expected, check, run};
 use crate::machine::{Boot, Spec};
 use crate::nested::Outer;
 use crate::test::nested::{PROMPT, check as in_outer, machine, trace_symbols};
-use crate::test::{Case, Scenario, Tier};
+use crate::test::{Case, Scenario, Tier, micro};
 
 pub(in crate::test) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "nested-gdb",
     tier: Tier::Nested,
-    about: "gdb through QEMU's gdbstub while a guest idles, and while it is busy",
-    limit: Duration::from_secs(600),
+    about: "gdb through QEMU's gdbstub while a guest idles, is busy, uses another's pages",
+    limit: Duration::from_secs(900),
     run: session,
 }];
 
@@ -24,18 +25,12 @@ const STUB_PORT: u16 = 1234;
 
 const IDLE: &str = include_str!("idle.gdb");
 const BUSY: &str = include_str!("busy.gdb");
+const GRANTS: &str = include_str!("grants.gdb");
 
 fn session(case: &Case<'_>) -> Result<()> {
     in_outer(case, |outer| {
         relay::install(outer, STUB_PORT)?;
-        let mut spec = Spec {
-            extra_args: vec!["-gdb".to_owned(), format!("tcp:127.0.0.1:{STUB_PORT}")],
-            ..machine("one")
-        };
-        if let Boot::Kernel { image, .. } = &mut spec.boot {
-            *image = "tessera-trace".into();
-        }
-        outer.start_qemu(&spec)?;
+        outer.start_qemu(&debugged("one", &[]))?;
         outer.line().expect(PROMPT).context("no shell came up")?;
         attach(case, outer, ("idle", IDLE, EXPECTED_IDLE))?;
         // A word of its own tells that the shell has taken the line and is at it.
@@ -48,8 +43,27 @@ fn session(case: &Case<'_>) -> Result<()> {
         outer.line().type_keys(b"\x03")?;
         outer.line().expect(PROMPT)?;
         outer.line().type_line("poweroff")?;
-        outer.qemu_ended()?.ended_well()
+        outer.qemu_ended()?.ended_well()?;
+
+        outer.start_qemu(&debugged("grants", &["-S"]))?;
+        attach(case, outer, ("grants", GRANTS, EXPECTED_GRANTS))?;
+        micro::passed(&outer.qemu_ended()?, &micro::GRANTS)
     })
+}
+
+/// A machine with a gdbstub that runs the hypervisor whose symbols are kept.
+fn debugged(system: &str, arguments: &[&str]) -> Spec {
+    let stub = format!("tcp:127.0.0.1:{STUB_PORT}");
+    let mut spec = machine(system);
+    spec.extra_args = ["-gdb", &stub]
+        .iter()
+        .chain(arguments)
+        .map(|&word| word.to_owned())
+        .collect();
+    if let Boot::Kernel { image, .. } = &mut spec.boot {
+        *image = "tessera-trace".into();
+    }
+    spec
 }
 
 fn attach(
@@ -133,3 +147,11 @@ const EXPECTED_BUSY: Expected = &[
         ],
     ),
 ];
+const EXPECTED_GRANTS: Expected = &[(
+    "grants",
+    &[
+        &["1", "grantor", "running"],
+        &["3", "leaver"],
+        &["access", "d3", "reading writing", "0 read, 1 write"],
+    ],
+)];

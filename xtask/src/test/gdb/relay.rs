@@ -44,7 +44,8 @@ const ATTEMPTS: u32 = 5;
 pub(super) fn install(outer: &mut Outer, port: u16) -> Result<()> {
     outer.ask("ifconfig lo 127.0.0.1")?;
     outer.ask(": > gdb-relay")?;
-    let connect = format!("exec nc 127.0.0.1 {port}");
+    // A QEMU that was started just now may not listen yet.
+    let connect = format!("until nc 127.0.0.1 {port}; do sleep 1; done");
     for line in SCRIPT.iter().copied().chain([connect.as_str()]) {
         outer.ask(&format!("echo \"{line}\" >> gdb-relay"))?;
     }
