@@ -20,9 +20,41 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+/// A flag whose operations have their own orders: those of the pCPU itself cost nothing.
+trait Flag {
+    fn store(&self, value: bool, order: Ordering);
+    fn load(&self, order: Ordering) -> bool;
+    fn swap(&self, value: bool, order: Ordering) -> bool;
+}
+
+macro_rules! flag {
+    ($atomic:ty) => {
+        impl Flag for $atomic {
+            #[inline(always)]
+            fn store(&self, value: bool, order: Ordering) {
+                self.store(value, order);
+            }
+
+            #[inline(always)]
+            fn load(&self, order: Ordering) -> bool {
+                self.load(order)
+            }
+
+            #[inline(always)]
+            fn swap(&self, value: bool, order: Ordering) -> bool {
+                self.swap(value, order)
+            }
+        }
+    };
+}
+
+flag!(AtomicBool);
+#[cfg(test)]
+flag!(loom::sync::atomic::AtomicBool);
+
 /// A request to look. See the module.
 #[derive(Debug)]
-pub struct Attention(AtomicBool);
+pub struct Attention<F = AtomicBool>(F);
 
 impl Default for Attention {
     fn default() -> Self {
@@ -36,7 +68,10 @@ impl Attention {
     pub const fn new() -> Self {
         Self(AtomicBool::new(false))
     }
+}
 
+#[expect(private_bounds, reason = "there is one kind outside of tests")]
+impl<F: Flag> Attention<F> {
     /// Asks for a look at what the caller has made visible.
     #[inline]
     pub fn ask(&self) {
@@ -97,5 +132,47 @@ mod tests {
             }
         });
         assert!(!attention.is_asked() || posted.load(Ordering::Relaxed) == THINGS);
+    }
+
+    /// The interrupt that follows a request, and the VM entry that it ends at once.
+    #[test]
+    fn a_pcpu_that_enters_its_guest_has_seen_it_or_is_interrupted() {
+        use loom::sync::Arc;
+        use loom::sync::atomic::AtomicBool;
+
+        #[derive(Default)]
+        struct Shared {
+            thing: AtomicBool,
+            interrupt: AtomicBool,
+        }
+
+        loom::model(|| {
+            let attention = Arc::new(Attention(AtomicBool::new(false)));
+            let shared = Arc::new(Shared::default());
+            let poster = {
+                let (attention, shared) = (Arc::clone(&attention), Arc::clone(&shared));
+                loom::thread::spawn(move || {
+                    shared.thing.store(true, Ordering::Relaxed);
+                    attention.ask();
+                    // An exchange, like the one below: loom knows in which order they are.
+                    shared.interrupt.swap(true, Ordering::SeqCst);
+                })
+            };
+            let look = || {
+                let asked = attention.is_asked();
+                if asked {
+                    attention.take();
+                }
+                asked && shared.thing.load(Ordering::Relaxed)
+            };
+            let mut seen = look();
+            // In the guest. An interrupt brings the pCPU back; one that has not come will.
+            if shared.interrupt.swap(false, Ordering::SeqCst) {
+                seen |= look();
+                assert!(seen);
+            }
+            poster.join().unwrap();
+            assert!(seen || shared.interrupt.load(Ordering::SeqCst));
+        });
     }
 }

@@ -9,8 +9,12 @@ pub(crate) trait Word<T> {
     fn get(&self) -> T;
     /// Writes it.
     fn set(&self, value: T);
+    /// Writes `new` if it was `old`, or answers with what it was instead.
+    fn exchange(&self, old: T, new: T) -> Result<(), T>;
     /// Writes `new` if it was `old`; false if it was not.
-    fn change(&self, old: T, new: T) -> bool;
+    fn change(&self, old: T, new: T) -> bool {
+        self.exchange(old, new).is_ok()
+    }
     /// Sets bits, and returns what it was.
     fn set_bits(&self, bits: T) -> T;
     /// Clears bits, and returns what it was.
@@ -34,9 +38,9 @@ macro_rules! word {
             }
 
             #[inline]
-            fn change(&self, old: $value, new: $value) -> bool {
+            fn exchange(&self, old: $value, new: $value) -> Result<(), $value> {
                 self.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
-                    .is_ok()
+                    .map(drop)
             }
 
             #[inline]

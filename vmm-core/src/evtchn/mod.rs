@@ -23,7 +23,6 @@ mod port;
 mod tests;
 mod two_level;
 mod wake;
-mod word;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -4,6 +4,7 @@
 //! The guest changes all three at any time, so every step is one atomic operation on one word
 //! and nothing read from them is trusted beyond its own bit.
 
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::SeqCst;
 
 use abi::EvtchnPort;
@@ -11,7 +12,7 @@ use abi::event_channel::{TWO_LEVEL_CHANNELS_32, TWO_LEVEL_CHANNELS_64};
 use abi::shared_info::{self, compat, vcpu_info};
 use pv_drivers::shared_page::SharedPage;
 
-use super::word::Word;
+use crate::word::Word;
 
 /// How wide the guest's words are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,36 +58,66 @@ impl Width {
 
 /// A bit of a bitmap, reached through 32-bit words: on a little-endian machine those hold the
 /// same bits as the guest's own word size.
-#[derive(Clone, Copy)]
-struct Bit {
-    word: Word,
+struct Bit<'a, W = AtomicU32> {
+    word: &'a W,
     mask: u32,
 }
 
-impl Bit {
+impl<'a> Bit<'a> {
     /// Bit `number` of the bitmap at `base`; the caller has checked that it lies in the page.
-    fn new(page: SharedPage, base: usize, number: u32) -> Self {
+    fn new(page: &'a SharedPage, base: usize, number: u32) -> Self {
         let index = (number >> 5) as usize;
-        let word = Word {
-            page,
-            offset: base.saturating_add(index << 2),
-        };
         Self {
-            word,
+            word: page.u32(base.saturating_add(index << 2)),
             mask: 1 << (number & 31),
         }
     }
+}
 
-    fn test(self) -> bool {
-        self.word.load() & self.mask != 0
+impl<W: Word<u32>> Bit<'_, W> {
+    fn test(&self) -> bool {
+        self.word.get() & self.mask != 0
     }
 
-    fn test_and_set(self) -> bool {
-        self.word.fetch_or(self.mask) & self.mask != 0
+    fn test_and_set(&self) -> bool {
+        self.word.set_bits(self.mask) & self.mask != 0
     }
 
-    fn clear(self) {
-        self.word.fetch_and(!self.mask);
+    fn clear(&self) {
+        self.word.clear_bits(self.mask);
+    }
+}
+
+/// The three bits that an event of one port passes through; no selector as long as its vCPU has
+/// no place for one.
+struct Bits<'a, W = AtomicU32> {
+    pending: Bit<'a, W>,
+    mask: Bit<'a, W>,
+    selector: Option<Bit<'a, W>>,
+}
+
+impl<W: Word<u32>> Bits<'_, W> {
+    fn raise(&self) -> Raised {
+        if self.pending.test_and_set() {
+            return Raised::NOTHING;
+        }
+        Raised {
+            newly_pending: true,
+            notify: self.select_unless_masked(),
+        }
+    }
+
+    fn unmask(&self) -> bool {
+        self.mask.clear();
+        W::write_then_read();
+        self.pending.test() && self.select_unless_masked()
+    }
+
+    fn select_unless_masked(&self) -> bool {
+        W::write_then_read();
+        let masked = self.mask.test();
+        let selector = self.selector.as_ref().filter(|_| !masked);
+        selector.is_some_and(|selector| !selector.test_and_set())
     }
 }
 
@@ -117,55 +148,46 @@ impl Raised {
 }
 
 impl Bitmaps {
-    fn pending_bit(&self, port: EvtchnPort) -> Option<Bit> {
-        (port.0 < self.width.channels()).then(|| Bit::new(self.page, self.width.pending(), port.0))
+    fn pending_bit(&self, port: EvtchnPort) -> Option<Bit<'_>> {
+        (port.0 < self.width.channels()).then(|| Bit::new(&self.page, self.width.pending(), port.0))
     }
 
-    fn mask_bit(&self, port: EvtchnPort) -> Option<Bit> {
-        (port.0 < self.width.channels()).then(|| Bit::new(self.page, self.width.mask(), port.0))
-    }
-
-    /// Makes a port pending; `info` is its vCPU's information, a page and an offset.
-    pub(super) fn raise(&self, port: EvtchnPort, info: Option<InfoView>) -> Raised {
-        let Some(pending) = self.pending_bit(port) else {
-            return Raised::NOTHING;
-        };
-        if pending.test_and_set() {
-            return Raised::NOTHING;
-        }
-        Raised {
-            newly_pending: true,
-            notify: self.select_unless_masked(port, info),
-        }
-    }
-
-    /// Clears the port's mask; true when its vCPU must be told of an event that waited.
-    pub(super) fn unmask(&self, port: EvtchnPort, info: Option<InfoView>) -> bool {
-        let Some(mask) = self.mask_bit(port) else {
-            return false;
-        };
-        mask.clear();
-        self.is_pending(port) && self.select_unless_masked(port, info)
-    }
-
-    fn select_unless_masked(&self, port: EvtchnPort, info: Option<InfoView>) -> bool {
-        let masked = self.mask_bit(port).is_none_or(Bit::test);
-        let Some((page, offset)) = info else {
-            return false;
-        };
-        !masked && !self.selector_bit(page, offset, port).test_and_set()
-    }
-
-    fn selector_bit(&self, page: SharedPage, info: usize, port: EvtchnPort) -> Bit {
+    fn with_bits<T>(
+        &self,
+        port: EvtchnPort,
+        info: Option<InfoView>,
+        act: impl FnOnce(Bits<'_>) -> T,
+    ) -> Option<T> {
+        let pending = self.pending_bit(port)?;
+        let mask = Bit::new(&self.page, self.width.mask(), port.0);
         let word = match self.width {
             Width::Bits32 => compat::vcpu_info::PENDING_SEL,
             Width::Bits64 => vcpu_info::PENDING_SEL,
         };
-        Bit::new(page, info.saturating_add(word), self.width.selector(port))
+        let selector = info.as_ref().map(|(page, offset)| {
+            let base = offset.saturating_add(word);
+            Bit::new(page, base, self.width.selector(port))
+        });
+        Some(act(Bits {
+            pending,
+            mask,
+            selector,
+        }))
+    }
+
+    /// Makes a port pending; `info` is its vCPU's information, a page and an offset.
+    pub(super) fn raise(&self, port: EvtchnPort, info: Option<InfoView>) -> Raised {
+        let raised = self.with_bits(port, info, |bits| bits.raise());
+        raised.unwrap_or(Raised::NOTHING)
+    }
+
+    /// Clears the port's mask; true when its vCPU must be told of an event that waited.
+    pub(super) fn unmask(&self, port: EvtchnPort, info: Option<InfoView>) -> bool {
+        self.with_bits(port, info, |bits| bits.unmask()) == Some(true)
     }
 
     pub(super) fn is_pending(&self, port: EvtchnPort) -> bool {
-        self.pending_bit(port).is_some_and(Bit::test)
+        self.pending_bit(port).is_some_and(|bit| bit.test())
     }
 
     pub(super) fn clear_pending(&self, port: EvtchnPort) {
@@ -192,5 +214,119 @@ impl Bitmaps {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use loom::sync::{Arc, Mutex};
+    use loom::thread;
+
+    use super::{Bit, Bits};
+    use crate::word::Word;
+
+    const PORT: u32 = 1 << 5;
+    const SELECTOR: u32 = 1 << 0;
+
+    /// What a domain and the hypervisor share, and the lock of the domain's table.
+    #[derive(Default)]
+    struct Shared {
+        pending: AtomicU32,
+        mask: AtomicU32,
+        selector: AtomicU32,
+        upcall: AtomicU32,
+        table: Mutex<()>,
+    }
+
+    fn bit(word: &AtomicU32, mask: u32) -> Bit<'_, AtomicU32> {
+        Bit { word, mask }
+    }
+
+    impl Shared {
+        fn bits(&self) -> Bits<'_, AtomicU32> {
+            Bits {
+                pending: bit(&self.pending, PORT),
+                mask: bit(&self.mask, PORT),
+                selector: Some(bit(&self.selector, SELECTOR)),
+            }
+        }
+
+        fn send(&self) {
+            let _table = self.table.lock().unwrap();
+            if self.bits().raise().notify {
+                self.upcall.swap(1, SeqCst);
+            }
+        }
+
+        fn unmask(&self) {
+            let _table = self.table.lock().unwrap();
+            if self.bits().unmask() {
+                self.upcall.swap(1, SeqCst);
+            }
+        }
+
+        /// The guest's handler, in Linux's order; true when it found the event.
+        fn handle(&self) -> bool {
+            self.upcall.set(0);
+            AtomicU32::write_then_read();
+            if self.selector.swap(0, SeqCst) & SELECTOR == 0 {
+                return false;
+            }
+            let open = self.pending.get() & !self.mask.get() & PORT != 0;
+            if open {
+                self.pending.clear_bits(PORT);
+            }
+            open
+        }
+
+        /// An event that is still there will be found: the guest is told of it.
+        fn told(&self) -> bool {
+            self.upcall.load(SeqCst) == 1 && self.selector.load(SeqCst) & SELECTOR != 0
+        }
+    }
+
+    #[test]
+    fn what_is_sent_while_the_guest_handles_events_is_handled_or_announced() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            shared.send();
+            let sender = Arc::clone(&shared);
+            let sender = thread::spawn(move || sender.send());
+            let handled = shared.handle();
+            sender.join().unwrap();
+            let pending = shared.pending.load(SeqCst) & PORT != 0;
+            assert!(handled || pending);
+            assert!(!pending || shared.told());
+        });
+    }
+
+    #[test]
+    fn what_is_sent_to_a_port_that_is_being_unmasked_is_announced() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            shared.mask.store(PORT, SeqCst);
+            let sender = Arc::clone(&shared);
+            let sender = thread::spawn(move || sender.send());
+            shared.unmask();
+            sender.join().unwrap();
+            assert!(shared.told());
+        });
+    }
+
+    /// A guest that clears the mask by itself, as Linux does on the vCPU of the port.
+    #[test]
+    fn a_guest_that_unmasks_by_itself_sees_the_event_or_is_told() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            shared.mask.store(PORT, SeqCst);
+            let sender = Arc::clone(&shared);
+            let sender = thread::spawn(move || sender.send());
+            shared.mask.clear_bits(PORT);
+            AtomicU32::write_then_read();
+            let seen = shared.pending.get() & PORT != 0;
+            sender.join().unwrap();
+            assert!(seen || shared.told());
+        });
     }
 }

@@ -165,3 +165,142 @@ pub(super) fn end(status: &impl StatusWord, no_reader: bool, no_writer: bool) {
         status.clear(bits);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::Ordering::SeqCst;
+
+    use abi::DomId;
+    use abi::grant_table::flags;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, fence};
+    use loom::thread;
+
+    use super::{HeaderWord, StatusWord, Wish, begin_v1, begin_v2, end};
+
+    const GRANTEE: DomId = DomId(5);
+    const BUSY: u16 = flags::READING | flags::WRITING;
+    const GRANTED: u32 = (GRANTEE.0 as u32) << 16 | flags::PERMIT_ACCESS as u32;
+    const TO_WRITE: Wish = Wish {
+        grantee: GRANTEE,
+        write: true,
+        whole: true,
+        pinned: false,
+    };
+
+    impl HeaderWord for AtomicU32 {
+        fn load(&self) -> u32 {
+            self.load(SeqCst)
+        }
+
+        fn exchange(&self, current: u32, new: u32) -> Result<(), u32> {
+            self.compare_exchange(current, new, SeqCst, SeqCst)
+                .map(drop)
+        }
+    }
+
+    /// Version 1 has the marks among the flags.
+    impl StatusWord for AtomicU32 {
+        fn set(&self, bits: u16) {
+            self.fetch_or(bits.into(), SeqCst);
+        }
+
+        fn clear(&self, bits: u16) {
+            self.fetch_and(!u32::from(bits), SeqCst);
+        }
+    }
+
+    impl StatusWord for AtomicU16 {
+        fn set(&self, bits: u16) {
+            self.fetch_or(bits, SeqCst);
+            fence(SeqCst);
+        }
+
+        fn clear(&self, bits: u16) {
+            self.fetch_and(!bits, SeqCst);
+        }
+    }
+
+    /// An entry in either version, and whether the guest knows to have taken its grant back.
+    struct Entry {
+        header: AtomicU32,
+        status: AtomicU16,
+        ended: AtomicBool,
+    }
+
+    impl Entry {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                header: AtomicU32::new(GRANTED),
+                status: AtomicU16::new(0),
+                ended: AtomicBool::new(false),
+            })
+        }
+
+        fn end_v1(&self) {
+            let seen = self.header.load(SeqCst);
+            let idle = seen & u32::from(BUSY) == 0;
+            if idle && self.header.exchange(seen, 0).is_ok() {
+                self.ended.store(true, SeqCst);
+            }
+        }
+
+        fn end_v2(&self) {
+            self.header.store(0, SeqCst);
+            fence(SeqCst);
+            if self.status.load(SeqCst) & BUSY == 0 {
+                self.ended.store(true, SeqCst);
+            }
+        }
+    }
+
+    #[test]
+    fn no_version_1_grant_is_in_use_that_was_taken_back() {
+        loom::model(|| {
+            let entry = Entry::new();
+            let guest = Arc::clone(&entry);
+            let guest = thread::spawn(move || guest.end_v1());
+            let begun = begin_v1(&entry.header, TO_WRITE).is_some();
+            if begun {
+                assert!(!entry.ended.load(SeqCst));
+                end(&entry.header, true, true);
+            }
+            guest.join().unwrap();
+            assert!(begun || entry.ended.load(SeqCst));
+            let marks = entry.header.load(SeqCst) & u32::from(BUSY);
+            assert_eq!(marks, 0);
+        });
+    }
+
+    #[test]
+    fn no_version_2_grant_is_in_use_that_was_taken_back() {
+        loom::model(|| {
+            let entry = Entry::new();
+            let guest = Arc::clone(&entry);
+            let guest = thread::spawn(move || guest.end_v2());
+            if begin_v2(&entry.header, &entry.status, TO_WRITE).is_some() {
+                assert!(!entry.ended.load(SeqCst));
+                end(&entry.status, true, true);
+            }
+            guest.join().unwrap();
+            assert_eq!(entry.status.load(SeqCst) & BUSY, 0);
+        });
+    }
+
+    /// A guest that makes its grant read-only under the call: no use begins that could write.
+    #[test]
+    fn no_right_to_write_is_taken_that_the_entry_has_lost() {
+        loom::model(|| {
+            let entry = Entry::new();
+            let guest = Arc::clone(&entry);
+            let guest = thread::spawn(move || {
+                let readonly = u32::from(flags::READONLY);
+                let seen = guest.header.fetch_or(readonly, SeqCst);
+                seen & u32::from(flags::WRITING) != 0
+            });
+            let begun = begin_v1(&entry.header, TO_WRITE);
+            // Either the guest saw the mark, or there is none.
+            assert_eq!(guest.join().unwrap(), begun.is_some());
+        });
+    }
+}
