@@ -1,12 +1,11 @@
 //! What a hypercall works on: the running vCPU, and its memory by linear address.
 
-use core::cell::Cell;
-
 use abi::{DomId, Errno, Gpa, Gva, PAGE_SIZE};
 use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::domain::{Domain, list};
+use crate::mm::directmap::Window;
 use crate::mm::guest_mem::{Access, GuestMemory, Linear};
 use crate::mm::page::PageRef;
 use crate::vcpu::Running;
@@ -20,8 +19,6 @@ pub struct Ctx<'a, 'v> {
     pub v: &'a mut Running<'v>,
     /// True when it called from 64-bit code.
     pub wide: bool,
-    /// The page translated last.
-    last: Cell<Option<Translated>>,
 }
 
 /// Guest memory that stays where it is: one page or two, and where in the first it starts.
@@ -35,12 +32,10 @@ pub struct Pinned {
 
 impl<'a, 'v> Ctx<'a, 'v> {
     /// A call by the vCPU `v`.
-    pub const fn new(v: &'a mut Running<'v>, wide: bool) -> Self {
-        Self {
-            v,
-            wide,
-            last: Cell::new(None),
-        }
+    #[inline(always)]
+    pub fn new(v: &'a mut Running<'v>, wide: bool) -> Self {
+        v.cpu.pages.look_anew();
+        Self { v, wide }
     }
 
     /// The caller's domain.
@@ -66,9 +61,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
         let p2m = self.v.domain.p2m.read();
         let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
         let at = Gva::new(at);
-        if let Some(gpa) = self.straight(&memory, at, Access::READ)
-            && let Some((page, offset)) = memory.window(gpa, bytes.len(), false)
-        {
+        if let Some((page, offset)) = self.straight(&memory, at, bytes.len(), Access::READ) {
             page.read(offset, bytes);
             return Ok(());
         }
@@ -173,9 +166,7 @@ impl<'a, 'v> Ctx<'a, 'v> {
         let p2m = self.v.domain.p2m.read();
         let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
         let at = Gva::new(at);
-        if let Some(gpa) = self.straight(&memory, at, Access::WRITE)
-            && let Some((page, offset)) = memory.window(gpa, bytes.len(), true)
-        {
+        if let Some((page, offset)) = self.straight(&memory, at, bytes.len(), Access::WRITE) {
             page.write(offset, bytes);
             return Ok(());
         }
@@ -264,39 +255,20 @@ impl<'a, 'v> Ctx<'a, 'v> {
         self.v.supervisor_linear()
     }
 
-    /// The guest-physical address that a 64-bit kernel has at a linear one, when there is nothing
-    /// to it; else [`Self::linear`] tells.
+    /// The bytes that a 64-bit kernel has at a linear address, when there is nothing to it; else
+    /// [`Self::linear`] tells.
     #[inline(always)]
-    fn straight(&self, memory: &GuestMemory<'_>, at: Gva, access: Access) -> Option<Gpa> {
-        if !self.wide {
-            return None;
+    fn straight<'m>(
+        &self,
+        memory: &GuestMemory<'m>,
+        at: Gva,
+        len: usize,
+        access: Access,
+    ) -> Option<(Window<'m>, usize)> {
+        if self.wide {
+            memory.kernel_window(at, len, access, || self.v.kernel())
+        } else {
+            None
         }
-        let (page, offset) = (at.raw() & !PAGE_MASK, at.raw() & PAGE_MASK);
-        if let Some(last) = self.last.get()
-            && last.gva == page
-            && (last.writable || !access.writes())
-        {
-            return Some(Gpa::new(last.gpa | offset));
-        }
-        let gpa = self.v.kernel()?.translate(memory, at, access)?;
-        self.last.set(Some(Translated {
-            gva: page,
-            gpa: gpa.raw() & !PAGE_MASK,
-            writable: access.writes(),
-        }));
-        Some(gpa)
     }
 }
-
-/// A linear page and where it is in guest-physical memory. The processor, too, may go on using a
-/// translation until the guest invalidates it, and no guest can do that in the middle of a call.
-#[derive(Clone, Copy, Debug)]
-struct Translated {
-    gva: u64,
-    gpa: u64,
-    /// It was translated for writing.
-    writable: bool,
-}
-
-/// The offset in a page.
-const PAGE_MASK: u64 = PAGE_SIZE as u64 - 1;

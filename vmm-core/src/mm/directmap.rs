@@ -187,7 +187,7 @@ unsafe fn copy_any(target: *mut u8, source: *const u8, len: usize) {
 /// One frame of RAM that somebody outside the Rust program may read and write at any time.
 ///
 /// Offsets come from our own code, which masks or checks guest values first; a wrong one panics.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window<'a> {
     /// Invariant: page-aligned, valid for reads and writes of `PAGE_SIZE` bytes during `'a`; no
     /// Rust reference to plain data points there.

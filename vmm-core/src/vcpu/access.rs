@@ -105,14 +105,16 @@ impl Running<'_> {
         self.cpu.efer | if active && long { efer::LMA } else { 0 }
     }
 
-    /// How a guest in 64-bit mode translates linear addresses now, at supervisor level; `None`
-    /// when only [`Running::supervisor_linear`] can tell.
+    /// How a guest in 64-bit mode translates linear addresses now, at supervisor level, as far as
+    /// not only [`Running::supervisor_linear`] can tell.
     #[inline(always)]
     #[must_use]
-    pub fn kernel(&self) -> Option<Kernel> {
-        let cr3 = self.vmcs.read(field::GUEST_CR3);
-        let cr4 = self.vmcs.read(field::GUEST_CR4);
-        Kernel::new(cr3, cr4, self.cpu.efer)
+    pub fn kernel(&self) -> Kernel {
+        Kernel {
+            cr3: self.vmcs.read(field::GUEST_CR3),
+            cr4: self.vmcs.read(field::GUEST_CR4),
+            efer: self.cpu.efer,
+        }
     }
 
     /// How the guest translates linear addresses now, at supervisor level: that is how hypercalls
@@ -163,12 +165,10 @@ impl Running<'_> {
         if !self.is_64bit_supervisor() {
             return false;
         }
+        self.cpu.pages.look_anew();
         let p2m = self.domain.p2m.read();
         let memory = GuestMemory::new(&p2m, &self.cpu.pages);
-        let found = self
-            .kernel()
-            .and_then(|kernel| kernel.translate(&memory, at, access))
-            .and_then(|gpa| memory.window(gpa, bytes.len(), access.writes()));
+        let found = memory.kernel_window(at, bytes.len(), access, || self.kernel());
         if let Some((page, offset)) = found {
             page.read(offset, bytes);
         }

@@ -265,21 +265,6 @@ impl<'a> GuestMemory<'a> {
             .map(Some)
     }
 
-    /// The bytes of a small access to guest-physical memory, if it stays in one page that there
-    /// is, writable if `writes`; and the offset in the page.
-    #[inline(always)]
-    pub fn window(&self, gpa: Gpa, len: usize, writes: bool) -> Option<(Window<'a>, usize)> {
-        if len > room(gpa.page_offset()) {
-            return None;
-        }
-        let page = if writes {
-            self.writable_page(gpa.gfn())
-        } else {
-            self.page(gpa.gfn())
-        };
-        Some((page?, gpa.page_offset()))
-    }
-
     /// The bytes of a guest frame, if it has any.
     #[inline(always)]
     fn page(&self, gfn: Gfn) -> Option<Window<'a>> {

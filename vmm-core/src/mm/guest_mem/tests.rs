@@ -83,41 +83,122 @@ fn page_fault(address: u64, code: u32) -> AccessError {
     })
 }
 
+/// Where a 64-bit kernel finds one byte the short way.
+fn short<'a>(
+    memory: &GuestMemory<'a>,
+    cr4: u64,
+    at: u64,
+    access: Access,
+) -> Option<(Window<'a>, usize)> {
+    let kernel = Kernel {
+        cr3: ROOT,
+        cr4,
+        efer: LMA | NXE,
+    };
+    memory.kernel_window(Gva::new(at), 1, access, || kernel)
+}
+
+/// Tables at [`ROOT`] with a page of each size: 0x5000 is at 0x9000, large pages are at 0.
+fn map_all_sizes(memory: &GuestMemory<'_>) {
+    let all = P | W | A | D;
+    poke(memory, ROOT, 0x2000 | all);
+    poke(memory, 0x2000, 0x3000 | all);
+    poke(memory, 0x2008, PS | all);
+    poke(memory, 0x3000, 0x4000 | all);
+    poke(memory, 0x3008, PS | all);
+    poke(memory, 0x4000 + 8 * 5, 0x9000 | all);
+}
+
 #[test]
 fn the_short_way_reaches_pages_of_every_size() {
     let p2m = p2m();
     let cache = PageCache::new();
     let memory = GuestMemory::new(&p2m, &cache);
-    let kernel = Kernel::new(ROOT, PAE, LMA | NXE).expect("four levels");
-    let all = P | W | A | D;
-    poke(&memory, ROOT, 0x2000 | all);
-    poke(&memory, 0x2000, 0x3000 | all);
-    poke(&memory, 0x2008, 0x4000_0000 | PS | all);
-    poke(&memory, 0x3000, 0x4000 | all);
-    poke(&memory, 0x3008, 0x60_0000 | PS | all);
-    poke(&memory, 0x4000 + 8 * 5, 0x9000 | all);
-    let gpa = |at: u64, access| {
-        kernel
-            .translate(&memory, Gva::new(at), access)
-            .map(Gpa::raw)
+    map_all_sizes(&memory);
+    let found = |at: u64, access| {
+        cache.look_anew();
+        short(&memory, PAE, at, access)
     };
-    assert_eq!(gpa(0x5123, Access::WRITE), Some(0x9123));
-    assert_eq!(gpa(0x2a_bcde, Access::WRITE), Some(0x6a_bcde));
-    assert_eq!(gpa(0x4765_4321, Access::READ), Some(0x4765_4321));
-    assert_eq!(gpa(0x6000, Access::READ), None);
-    assert_eq!(gpa(1 << 47, Access::READ), None);
+    let at = |gpa: u64| {
+        let page = memory.page(Gpa::new(gpa).gfn()).expect("RAM");
+        Some((page, Gpa::new(gpa).page_offset()))
+    };
+    assert_eq!(found(0x5123, Access::WRITE), at(0x9123));
+    assert_eq!(found(0x20_6789, Access::WRITE), at(0x6789));
+    assert_eq!(found(0x4000_7654, Access::READ), at(0x7654));
+    assert_eq!(found(0x6000, Access::READ), None);
+    assert_eq!(found(1 << 47, Access::READ), None);
     poke(&memory, 0x4000 + 8 * 5, 0x9000 | P | W | A);
-    assert_eq!(
-        gpa(0x5123, Access::WRITE),
-        None,
-        "the dirty flag is to be set"
-    );
-    assert_eq!(gpa(0x5123, Access::READ), Some(0x9123));
+    assert_eq!(found(0x5123, Access::WRITE), None, "to be made dirty");
+    assert_eq!(found(0x5123, Access::READ), at(0x9123));
     poke(&memory, 0x4000 + 8 * 5, 0x9000 | P | A | D | NX);
-    assert_eq!(gpa(0x5123, Access::WRITE), None);
-    assert_eq!(gpa(0x5123, Access::EXECUTE), None);
-    poke(&memory, 0x3008, 0x60_2000 | PS | all);
-    assert_eq!(gpa(0x2a_bcde, Access::READ), None, "a reserved bit");
+    assert_eq!(found(0x5123, Access::WRITE), None);
+    assert_eq!(found(0x5123, Access::EXECUTE), None);
+    assert_eq!(found(0x5123, Access::READ), at(0x9123));
+    poke(&memory, 0x3008, 0x2000 | PS | P | W | A | D);
+    assert_eq!(found(0x20_6789, Access::READ), None, "a reserved bit");
+}
+
+#[test]
+fn a_way_may_begin_in_another_root_table() {
+    let p2m = p2m();
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
+    map_all_sizes(&memory);
+    let other = 0x6000;
+    let found = |cr3| {
+        cache.look_anew();
+        let kernel = Kernel {
+            cr3,
+            cr4: PAE,
+            efer: LMA | NXE,
+        };
+        memory
+            .kernel_window(Gva::new(0x5123), 1, Access::READ, || kernel)
+            .is_some()
+    };
+    assert!(found(ROOT));
+    assert!(!found(other), "no entry");
+    assert!(found(ROOT));
+    poke(&memory, other, peek(&memory, ROOT));
+    assert!(found(other) && found(ROOT));
+    poke(&memory, ROOT, 0);
+    assert!(found(other) && !found(ROOT));
+    assert!(!found(1 << 40), "no memory");
+}
+
+#[test]
+fn a_way_that_is_known_is_gone_only_while_it_is_the_same() {
+    let p2m = p2m();
+    let cache = PageCache::new();
+    let memory = GuestMemory::new(&p2m, &cache);
+    let accesses = [Access::READ, Access::WRITE, Access::EXECUTE];
+    let pages = [0x5123, 0x20_6789, 0x4000_7654];
+    let entries = [ROOT, 0x2000, 0x2008, 0x3000, 0x3008, 0x4000 + 8 * 5];
+    let changes = [P, W, A, D, NX, U, 0xa000];
+    for (entry, change) in entries.iter().flat_map(|e| changes.map(|c| (*e, c))) {
+        map_all_sizes(&memory);
+        for (access, cr4) in accesses.iter().flat_map(|a| [(*a, PAE), (*a, PAE | SMAP)]) {
+            let all = |memory: &GuestMemory<'_>,
+                       check: &dyn Fn(u64, Option<(Window<'_>, usize)>)| {
+                for at in pages {
+                    check(at, short(memory, cr4, at, access));
+                }
+            };
+            all(&memory, &|_, _| ());
+            let good = peek(&memory, entry);
+            poke(&memory, entry, good ^ change);
+            cache.look_anew();
+            all(&memory, &|at, found| {
+                let fresh = PageCache::new();
+                let anew = GuestMemory::new(&p2m, &fresh);
+                let expected = short(&anew, cr4, at, access);
+                assert_eq!(found, expected, "{at:#x} {entry:#x} {change:#x} {access:?}");
+            });
+            poke(&memory, entry, good);
+            cache.look_anew();
+        }
+    }
 }
 
 #[test]
@@ -597,10 +678,12 @@ proptest! {
                     let _ = memory.read_linear(&linear, at, &mut buffer, access);
                     // The short way finds what the long one does, or nothing.
                     let long = Linear::new(PG | WP | 1, cr3, cr4 & !LA57 | PAE, efer | LMA, 0);
-                    if let Some(kernel) = Kernel::new(cr3, cr4, efer)
-                        && let Some(gpa) = kernel.translate(&memory, at, access)
-                    {
-                        prop_assert_eq!(long.translate(&memory, at, access), Ok(gpa));
+                    cache.look_anew();
+                    let kernel = || Kernel { cr3, cr4, efer };
+                    if let Some(found) = memory.kernel_window(at, 1, access, kernel) {
+                        let gpa = long.translate(&memory, at, access).expect("it is there");
+                        let page = memory.page(gpa.gfn()).expect("RAM");
+                        prop_assert_eq!(found, (page, gpa.page_offset()));
                     }
                 }
             }

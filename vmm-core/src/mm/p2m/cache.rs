@@ -2,8 +2,9 @@
 //! touching them again costs no walk of the extended page tables.
 //!
 //! Guest frame to host page only: how the guest translates linear addresses is its own affair and
-//! looked up each time. An entry is good for one state of one p2m, which has a number of its own
-//! ([`P2m::generation`]); whatever takes a page or a permission away gives the p2m a new one.
+//! looked up each time, along [`walks`](super::walks). An entry is good for one state of one p2m,
+//! which has a number of its own ([`P2m::generation`]); whatever takes a page or a permission away
+//! gives the p2m a new one.
 #![expect(unsafe_code, reason = "opens pages that the p2m is known to map still")]
 
 use core::cell::Cell;
@@ -12,14 +13,15 @@ use core::ptr::NonNull;
 use abi::Gfn;
 
 use super::P2m;
+use super::walks::Walks;
 use crate::mm::directmap::{self, Window};
 
 /// Pages remembered, one for each value of the lowest bits of the frame number.
 const PAGES: usize = 32;
 /// No guest frame: no address has this number.
-const NOTHING: u64 = u64::MAX;
+pub(super) const NOTHING: u64 = u64::MAX;
 /// In [`Entry::page`]: the guest may write the page.
-const WRITABLE: usize = 1;
+pub(super) const WRITABLE: usize = 1;
 
 /// The pages that were touched last.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct PageCache {
     /// How many [`Pages`] use it now.
     open: Cell<u32>,
     entries: [Entry; PAGES],
+    /// Of the same state.
+    pub(super) walks: Walks,
 }
 
 #[derive(Debug)]
@@ -58,7 +62,14 @@ impl PageCache {
                     page: Cell::new(0),
                 }
             }; PAGES],
+            walks: Walks::new(),
         }
+    }
+
+    /// The guest has run since pages were last looked for by linear address.
+    #[inline(always)]
+    pub fn look_anew(&self) {
+        self.walks.look_anew();
     }
 
     #[inline(always)]
@@ -75,6 +86,7 @@ impl PageCache {
         for entry in &self.entries {
             entry.gfn.set(NOTHING);
         }
+        self.walks.forget();
     }
 }
 
@@ -112,7 +124,7 @@ impl<'a> Pages<'a> {
         let entry = self.cache.entry(gfn);
         if entry.gfn.get() == gfn.raw() || self.find(gfn) {
             // SAFETY: the entry is of this frame.
-            Some(unsafe { self.open(entry) })
+            Some(unsafe { self.open(entry.page.get()) })
         } else {
             None
         }
@@ -142,13 +154,24 @@ impl<'a> Pages<'a> {
         true
     }
 
-    /// A window on the page of an entry.
+    /// The address of the page that was just found for a guest frame.
+    #[inline(always)]
+    pub(super) fn address(&self, gfn: Gfn) -> usize {
+        self.cache.entry(gfn).page.get() & !WRITABLE
+    }
+
+    #[inline(always)]
+    pub(super) const fn cache(&self) -> &'a PageCache {
+        self.cache
+    }
+
+    /// A window on a page.
     ///
     /// # Safety
-    /// The entry's `gfn` is a frame that was looked up or found, not [`NOTHING`].
+    /// `page` is that of an [`Entry`] whose `gfn` was looked up or found, not [`NOTHING`].
     #[inline(always)]
-    unsafe fn open(&self, entry: &Entry) -> Window<'a> {
-        let address = entry.page.get() & !WRITABLE;
+    pub(super) unsafe fn open(&self, page: usize) -> Window<'a> {
+        let address = page & !WRITABLE;
         let pointer = core::ptr::with_exposed_provenance_mut(address);
         // SAFETY: by the invariant on `page` the address of a page of the direct map, which is
         // not 0.

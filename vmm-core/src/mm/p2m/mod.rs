@@ -20,6 +20,7 @@
 mod cache;
 mod flush;
 mod tables;
+mod walks;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,6 +32,7 @@ pub use self::cache::PageCache;
 pub(super) use self::cache::Pages;
 pub use self::flush::Flush;
 use self::tables::Tables;
+pub(super) use self::walks::{Start, Trail};
 use super::directmap::to_usize;
 use super::frame::{Owner, frames};
 use super::page::PageRef;
