@@ -15,13 +15,14 @@
 mod alu;
 mod execute;
 mod operand;
+mod plain;
 mod recent;
 mod string;
 
 use abi::{Gpa, Gva};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
-pub use recent::Recent;
+pub use recent::{Decoded, Recent};
 
 use crate::fault::{GuestFault, InsnBytes};
 

@@ -3,6 +3,7 @@
 
 use iced_x86::Instruction;
 
+use super::plain::PlainMove;
 use super::{CodeWidth, decode};
 use crate::fault::InsnBytes;
 
@@ -13,7 +14,16 @@ pub struct Recent {
     rip: u64,
     /// `None` when nothing has been decoded.
     width: Option<CodeWidth>,
-    insn: Instruction,
+    decoded: Decoded,
+}
+
+/// A decoded instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decoded {
+    /// As the decoder describes it.
+    pub insn: Instruction,
+    /// The same, if it is no more than a plain move.
+    pub plain: Option<PlainMove>,
 }
 
 impl Default for Recent {
@@ -30,24 +40,24 @@ impl Recent {
             code: [0; InsnBytes::MAX],
             rip: 0,
             width: None,
-            insn: Instruction::default(),
+            decoded: Decoded {
+                insn: Instruction::default(),
+                plain: None,
+            },
         }
     }
 
     /// The instruction at `rip` whose first bytes are `code`.
-    pub fn decode(
-        &mut self,
-        code: &[u8; InsnBytes::MAX],
-        rip: u64,
-        width: CodeWidth,
-    ) -> &Instruction {
+    pub fn decode(&mut self, code: &[u8; InsnBytes::MAX], rip: u64, width: CodeWidth) -> &Decoded {
         if self.rip != rip || self.width != Some(width) || self.code != *code {
             self.code = *code;
             self.rip = rip;
             self.width = Some(width);
-            self.insn = decode(code, rip, width);
+            let insn = decode(code, rip, width);
+            let plain = PlainMove::of(&insn, width);
+            self.decoded = Decoded { insn, plain };
         }
-        &self.insn
+        &self.decoded
     }
 }
 
@@ -71,7 +81,7 @@ mod tests {
                 bytes[..code.len()].copy_from_slice(code);
                 for width in [CodeWidth::Bits64, CodeWidth::Bits32, CodeWidth::Bits32] {
                     let expected = decode(&bytes, rip, width);
-                    assert_eq!(*recent.decode(&bytes, rip, width), expected);
+                    assert_eq!(recent.decode(&bytes, rip, width).insn, expected);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Tests of the emulator on a machine of plain memory with holes.
 #![expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
-use super::{Access, CodeWidth, Machine, Outcome, Segment, emulate_bytes};
+use super::plain::PlainMove;
+use super::{Access, CodeWidth, Machine, Outcome, Segment, decode, emulate_bytes};
 use crate::fault::{GuestFault, InsnBytes};
 use abi::{Gpa, Gva, PAGE_SIZE};
 use proptest::prelude::{any, prop, proptest};
@@ -15,6 +16,7 @@ const READ_ONLY: u64 = 0x3000;
 const RIP: u64 = 0x10_0000;
 
 /// Four pages of memory at address 0; reads elsewhere give ones, writes are lost.
+#[derive(Clone, PartialEq, Debug)]
 pub(super) struct TestMachine {
     pub(super) gpr: [u64; 16],
     pub(super) rflags: u64,
@@ -101,6 +103,48 @@ impl Machine for TestMachine {
 
 fn run(machine: &mut TestMachine, bytes: &[u8]) -> Outcome {
     emulate_bytes(machine, bytes, RIP, CodeWidth::Bits64)
+}
+
+/// Compares the short way of a plain move with the general one; false when it takes none.
+fn is_the_same_either_way(machine: &TestMachine, bytes: &[u8]) -> bool {
+    let plain = PlainMove::of(&decode(bytes, RIP, CodeWidth::Bits64), CodeWidth::Bits64);
+    let mut short = machine.clone();
+    let outcome = plain.and_then(|plain| plain.emulate(&mut short, RIP));
+    let mut long = machine.clone();
+    if let Some(outcome) = outcome {
+        assert_eq!(outcome, run(&mut long, bytes), "{bytes:x?}");
+    }
+    assert_eq!(short, long, "{bytes:x?}");
+    outcome.is_some()
+}
+
+#[test]
+fn plain_moves_are_known() {
+    let mut machine = TestMachine::new();
+    machine.gpr[0] = 0x1000;
+    machine.gpr[9] = 8;
+    // mov %edi, 0x20(%rax); mov (%rax), %eax; mov 0x10(%rax,%r9,4), %r8; mov 0x20(%rip), %ecx
+    let plain: [&[u8]; 4] = [
+        &[0x89, 0x78, 0x20],
+        &[0x8b, 0],
+        &[0x4e, 0x8b, 0x44, 0x88, 0x10],
+        &[0x8b, 0x0d, 0x20, 0, 0, 0],
+    ];
+    for bytes in plain {
+        assert!(is_the_same_either_way(&machine, bytes), "{bytes:x?}");
+    }
+    // The same by GS, by a 32-bit address, of a word, of a byte, at no register, with an immediate.
+    let other: [&[u8]; 6] = [
+        &[0x65, 0x8b, 0],
+        &[0x67, 0x8b, 0],
+        &[0x66, 0x8b, 0],
+        &[0x8a, 0],
+        &[0x8b, 0x04, 0x25, 0, 0x10, 0, 0],
+        &[0xc7, 0, 1, 0, 0, 0],
+    ];
+    for bytes in other {
+        assert!(!is_the_same_either_way(&machine, bytes), "{bytes:x?}");
+    }
 }
 
 fn done(bytes: &[u8]) -> Outcome {
@@ -350,5 +394,31 @@ proptest! {
             Outcome::Done { .. } | Outcome::Repeat | Outcome::Fault(_) => {}
         }
         assert!(machine.walks <= 4 * 512);
+    }
+}
+
+proptest! {
+    #[test]
+    fn plain_moves_are_the_same_either_way(
+        prefix in prop::sample::select(&[0x40, 0x64, 0x65, 0x66, 0x67, 0x2e][..]),
+        rex in 0x40_u8..0x50,
+        opcode in 0x88_u8..0x8f,
+        tail in any::<[u8; 8]>(),
+        gpr in prop::array::uniform16(0_u64..0x4010),
+        filled in any::<u8>(),
+    ) {
+        let mut machine = TestMachine::new();
+        machine.gpr = gpr;
+        machine.memory.fill(filled);
+        let mut bytes = std::vec![prefix, rex, opcode];
+        bytes.extend(tail);
+        for bytes in [&bytes[..], &bytes[1..]] {
+            is_the_same_either_way(&machine, bytes);
+            // Near registers the displacement matters less.
+            let mut near = bytes.to_vec();
+            let displacement = near.len() - 6;
+            near[displacement..].fill(0);
+            is_the_same_either_way(&machine, &near);
+        }
     }
 }

@@ -22,7 +22,7 @@ const VIRTUAL_8086: u64 = 1 << 17;
 
 /// Handles an EPT violation.
 #[inline(never)]
-pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
+pub fn handle(v: &mut Running<'_>, violation: &EptViolation) -> Outcome {
     let mut wanted = Perms::empty();
     wanted.set(
         Perms::READ,
@@ -51,7 +51,7 @@ pub fn handle(v: &mut Running<'_>, violation: EptViolation) -> Outcome {
         };
         return v.give_up(reason);
     }
-    emulate_access(v, rip, &violation, found == Fault::Hole)
+    emulate_access(v, rip, violation, found == Fault::Hole)
 }
 
 /// Asks the domain's memory about an access, until there is an answer or somebody wants the pCPU.
@@ -82,12 +82,29 @@ fn emulate_access(v: &mut Running<'_>, rip: Gva, violation: &EptViolation, hole:
     };
     let code = bytes.get(..fetched).unwrap_or(&[]);
     let insn = if fetched == bytes.len() {
-        *v.cpu.decoded.decode(&bytes, rip.raw(), width)
+        let decoded = v.cpu.decoded.decode(&bytes, rip.raw(), width);
+        if let Some(plain) = decoded.plain
+            && let Some(outcome) = plain.emulate(&mut Faulting { v, violation, hole }, rip.raw())
+        {
+            return conclude(v, outcome, rip, violation);
+        }
+        v.cpu.decoded.decode(&bytes, rip.raw(), width).insn
     } else {
         emulate::decode(code, rip.raw(), width)
     };
     let mut machine = Faulting { v, violation, hole };
-    match emulate::emulate(&mut machine, &insn, code, rip.raw(), width) {
+    let outcome = emulate::emulate(&mut machine, &insn, code, rip.raw(), width);
+    conclude(v, outcome, rip, violation)
+}
+
+#[inline(always)]
+fn conclude(
+    v: &mut Running<'_>,
+    outcome: emulate::Outcome,
+    rip: Gva,
+    violation: &EptViolation,
+) -> Outcome {
+    match outcome {
         emulate::Outcome::Done { next_rip } => {
             v.advance_to(next_rip);
             Outcome::Again
@@ -182,24 +199,11 @@ impl emulate::Machine for Faulting<'_, '_> {
         })
     }
 
+    #[inline]
     fn translate(&mut self, address: Gva, access: emulate::Access) -> Result<Gpa, GuestFault> {
-        if let Some(gpa) = self.translated(address, access) {
-            return Ok(gpa);
-        }
-        let p2m = self.v.domain.p2m.read();
-        let access = match access {
-            emulate::Access::Read => Access::READ,
-            emulate::Access::Write => Access::WRITE,
-        };
-        match self.v.instruction_linear().translate(
-            &GuestMemory::new(&p2m, &self.v.cpu.pages),
-            address,
-            access,
-        ) {
-            Ok(gpa) => Ok(gpa),
-            Err(AccessError::Fault(fault)) => Err(fault),
-            // A page table lies where there is no memory.
-            Err(AccessError::NotMemory(_)) => Err(GuestFault::GP0),
+        match self.translated(address, access) {
+            Some(gpa) => Ok(gpa),
+            None => self.translate_anew(address, access),
         }
     }
 
@@ -242,6 +246,27 @@ impl emulate::Machine for Faulting<'_, '_> {
 }
 
 impl Faulting<'_, '_> {
+    /// Follows the guest's page tables.
+    #[cold]
+    #[inline(never)]
+    fn translate_anew(&self, address: Gva, access: emulate::Access) -> Result<Gpa, GuestFault> {
+        let p2m = self.v.domain.p2m.read();
+        let access = match access {
+            emulate::Access::Read => Access::READ,
+            emulate::Access::Write => Access::WRITE,
+        };
+        match self.v.instruction_linear().translate(
+            &GuestMemory::new(&p2m, &self.v.cpu.pages),
+            address,
+            access,
+        ) {
+            Ok(gpa) => Ok(gpa),
+            Err(AccessError::Fault(fault)) => Err(fault),
+            // A page table lies where there is no memory.
+            Err(AccessError::NotMemory(_)) => Err(GuestFault::GP0),
+        }
+    }
+
     /// The translation that the processor has just made, if it is the one asked for.
     fn translated(&self, address: Gva, access: emulate::Access) -> Option<Gpa> {
         let gla = self.violation.gla?;
@@ -257,6 +282,7 @@ impl Faulting<'_, '_> {
     }
 
     /// Where in the local APIC's page an address is, if it is there.
+    #[inline]
     fn apic_offset(&self, gpa: Gpa) -> Option<u64> {
         let base = self.v.cpu.lapic.mmio_base()?;
         let page = Gpa::new(base).gfn();
@@ -264,10 +290,18 @@ impl Faulting<'_, '_> {
     }
 
     /// True when nothing is mapped at a guest frame.
+    #[inline]
     fn is_hole(&self, gfn: Gfn) -> bool {
         if self.violation.gpa.gfn() == gfn {
-            return self.hole;
+            self.hole
+        } else {
+            self.is_hole_elsewhere(gfn)
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_hole_elsewhere(&self, gfn: Gfn) -> bool {
         self.v.domain.p2m.read().lookup(gfn).is_none()
     }
 }

@@ -99,7 +99,7 @@ pub fn handle_plain(v: &mut Running<'_>, exit: Plain) -> Next {
 
 /// Handles any exit.
 pub fn handle(v: &mut Running<'_>, exit: Exit) -> Next {
-    if let Exit::EptViolation(violation) = exit {
+    if let Exit::EptViolation(violation) = &exit {
         let outcome = ept_violation::handle(v, violation);
         return v.finish(outcome);
     }
@@ -123,7 +123,7 @@ fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
         Exit::ExternalInterrupt { vector } => host_interrupt(vector),
         Exit::PreemptionTimer => Outcome::Again,
         Exit::InterruptWindow | Exit::NmiWindow => Outcome::Again,
-        Exit::EptViolation(violation) => ept_violation::handle(v, violation),
+        Exit::EptViolation(violation) => ept_violation::handle(v, &violation),
         Exit::Io(access) => io::handle(v, access),
         Exit::Wrmsr => msr::write(v),
         Exit::Hlt => idle::hlt(v),

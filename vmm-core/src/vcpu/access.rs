@@ -248,10 +248,9 @@ impl Running<'_> {
         self.complete_at(next);
     }
 
-    /// Like [`Running::advance`], to a place known already.
+    /// Like [`Running::advance`], to a place known already, which is within the code's width.
     #[inline]
     pub fn advance_to(&mut self, rip: u64) {
-        let rip = self.within_width(rip);
         self.complete_at(rip);
     }
 
