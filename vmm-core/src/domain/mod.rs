@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 use abi::shared_info;
-use abi::{DomId, EvtchnPort, Gfn, VcpuId, Virq};
+use abi::{DomId, EvtchnPort, Gfn, VcpuId};
 use spin::{Mutex, RwLock};
 
 use crate::backend::Devices;
@@ -133,12 +133,6 @@ impl Domain {
     /// Makes a port of this domain pending and wakes whom that concerns.
     pub fn raise_port(self: &Arc<Self>, port: EvtchnPort) {
         let wake = self.evtchn.lock().deliver(port);
-        self.wake(wake);
-    }
-
-    /// Raises a virtual interrupt on a vCPU, if the guest has bound it there.
-    pub fn raise_virq(self: &Arc<Self>, vcpu: VcpuId, virq: Virq) {
-        let wake = self.evtchn.lock().raise_virq(vcpu, virq);
         self.wake(wake);
     }
 

@@ -8,7 +8,7 @@ use abi::{Errno, EvtchnPort, PAGE_SIZE, VcpuId, Virq};
 
 use super::fifo::{self, Fifo};
 use super::port::{DeviceQueue, Port, Service, State};
-use super::two_level::Width;
+use super::two_level::{InfoView, Raised, Width};
 use super::{EvtchnTable, Peer, Sent, VcpuSet, Wake};
 use crate::mm::page::PageRef;
 
@@ -18,11 +18,12 @@ impl EvtchnTable {
     /// # Errors
     /// [`Errno::Einval`] for a port that nothing can be sent through.
     pub fn send(&mut self, port: EvtchnPort) -> Result<Sent, Errno> {
-        match self.open_port(port)?.state {
+        let open = self.open_port(port)?;
+        match open.state {
             State::Interdomain { dom, port } => Ok(Sent::Peer(Peer { dom, port })),
             State::Service(service) => Ok(Sent::Service(service)),
             State::Device(queue) => Ok(Sent::Device(queue)),
-            State::Ipi => Ok(Sent::Local(self.deliver(port))),
+            State::Ipi => Ok(Sent::Local(self.deliver_to(open.target.vcpu, port))),
             State::Unbound { .. } => Ok(Sent::Local(Wake::NONE)),
             State::Free | State::Virq(_) => Err(Errno::Einval),
         }
@@ -66,21 +67,25 @@ impl EvtchnTable {
 
     /// Makes an open port pending.
     pub fn deliver(&mut self, number: EvtchnPort) -> Wake {
-        let Some(port) = self
-            .ports
-            .get_mut(number.0 as usize)
-            .filter(|port| port.is_open())
-        else {
-            return Wake::NONE;
-        };
-        let vcpu = port.target.vcpu;
+        match self.open_port(number) {
+            Ok(port) => self.deliver_to(port.target.vcpu, number),
+            Err(_) => Wake::NONE,
+        }
+    }
+
+    /// Makes an open port pending, which is bound to `vcpu`.
+    fn deliver_to(&mut self, vcpu: VcpuId, number: EvtchnPort) -> Wake {
+        let info = self.info(vcpu);
         let raised = match &mut self.fifo {
-            Some(fifo) => fifo.raise(number, port),
-            None => self.bitmaps().raise(number, self.info(vcpu)),
+            Some(fifo) => match self.ports.get_mut(number.0 as usize) {
+                Some(port) => fifo.raise(number, port),
+                None => Raised::NOTHING,
+            },
+            None => self.bitmaps().raise(number, info),
         };
         let mut wake = Wake::NONE;
         if raised.notify {
-            wake.upcalls = self.mark_upcall(vcpu);
+            wake.upcalls = mark_upcall(vcpu, info);
         }
         if raised.newly_pending && !self.pollers.is_empty() {
             wake.pollers = self.end_polls_of(number);
@@ -103,9 +108,10 @@ impl EvtchnTable {
             Some(fifo) if fifo.unmask(port) => Ok(self.deliver(port)),
             Some(_) => Ok(Wake::NONE),
             None => {
-                let notify = self.bitmaps().unmask(port, self.info(vcpu));
+                let info = self.info(vcpu);
+                let notify = self.bitmaps().unmask(port, info);
                 let upcalls = if notify {
-                    self.mark_upcall(vcpu)
+                    mark_upcall(vcpu, info)
                 } else {
                     VcpuSet::EMPTY
                 };
@@ -123,19 +129,6 @@ impl EvtchnTable {
         match &self.fifo {
             Some(fifo) => fifo.is_pending(port),
             None => self.bitmaps().is_pending(port),
-        }
-    }
-
-    /// Sets a vCPU's `evtchn_upcall_pending`; the vCPU is in the answer if it was clear.
-    fn mark_upcall(&self, vcpu: VcpuId) -> VcpuSet {
-        let marked = self.info(vcpu).is_some_and(|(page, offset)| {
-            let flag = offset.saturating_add(vcpu_info::UPCALL_PENDING);
-            page.u8(flag).swap(1, SeqCst) == 0
-        });
-        if marked {
-            VcpuSet::one(vcpu)
-        } else {
-            VcpuSet::EMPTY
         }
     }
 
@@ -275,5 +268,19 @@ impl EvtchnTable {
             }
             _ => Err(Errno::Einval),
         }
+    }
+}
+
+/// Sets the `evtchn_upcall_pending` of a vCPU whose information this is; the vCPU is in the answer
+/// if it was clear.
+fn mark_upcall(vcpu: VcpuId, info: Option<InfoView>) -> VcpuSet {
+    let marked = info.is_some_and(|(page, offset)| {
+        let flag = offset.saturating_add(vcpu_info::UPCALL_PENDING);
+        page.u8(flag).swap(1, SeqCst) == 0
+    });
+    if marked {
+        VcpuSet::one(vcpu)
+    } else {
+        VcpuSet::EMPTY
     }
 }

@@ -7,7 +7,7 @@ use abi::VcpuId;
 use crate::domain::VcpuRef;
 use crate::intr::inbox::route;
 use crate::intr::vlapic::{Actions, DeliveryMode, Ipi};
-use crate::vcpu::{InitialState, Running, VcpuInfo};
+use crate::vcpu::{InitialState, Running};
 
 /// Does what a write to the local APIC asks for.
 pub fn perform(v: &mut Running<'_>, actions: Actions) {
@@ -22,7 +22,7 @@ pub fn perform(v: &mut Running<'_>, actions: Actions) {
 /// An upcall that is delivered as an APIC vector and found the APIC disabled comes again.
 fn reassert_upcall(v: &Running<'_>) {
     let vector = v.vcpu.upcall_vector.load(Ordering::Relaxed);
-    if vector != 0 && v.cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending) {
+    if vector != 0 && v.has_upcall() {
         v.vcpu.inbox.post(vector);
     }
 }

@@ -58,7 +58,7 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
     let port = port_argument(ctx, arg)?;
     let sent = table(ctx).send(port)?;
     match sent {
-        Sent::Local(wake) => ctx.domain().wake(wake),
+        Sent::Local(wake) => ctx.v.wake(wake),
         Sent::Peer(peer) => {
             if let Some(remote) = list::by_id(peer.dom) {
                 let sender = Peer {
@@ -79,7 +79,7 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
 fn unmask(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
     let port = port_argument(ctx, arg)?;
     let wake = table(ctx).unmask(port)?;
-    ctx.domain().wake(wake);
+    ctx.v.wake(wake);
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn bind_interdomain(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
         (port, mine.deliver(port))
     };
     // The peer may have sent before the channel was complete.
-    me.wake(wake);
+    ctx.v.wake(wake);
     ctx.write_field(arg, offset_of!(BindInterdomain, local_port), &port.0)
 }
 
@@ -210,7 +210,7 @@ fn expand_array(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
         .pin(Gfn::new(request.array_gfn))
         .map_err(|_| Errno::Einval)?;
     let wake = table(ctx).expand_array(page)?;
-    ctx.domain().wake(wake);
+    ctx.v.wake(wake);
     Ok(())
 }
 

@@ -125,7 +125,7 @@ fn register_info(ctx: &mut Ctx<'_, '_>, vcpu: &VcpuRef, arg: u64) -> Result<u64,
     } else {
         vcpu.signal(Signals::INFO_MOVED);
     }
-    domain.wake(wake);
+    ctx.v.wake(wake);
     Ok(0)
 }
 

@@ -20,6 +20,7 @@ use super::{InitialState, Vcpu, VcpuInfo};
 use crate::attention::Attention;
 use crate::domain::{Domain, VcpuRef};
 use crate::emulate;
+use crate::evtchn::VcpuSet;
 use crate::exit::{cr as guest_cr, exception};
 use crate::fault::CrashReason;
 use crate::intr::vlapic::{self, VLapic};
@@ -113,6 +114,8 @@ pub struct Running<'a> {
     pub vcpu: &'a VcpuRef,
     /// The same, found already.
     pub shared: &'a Vcpu,
+    /// The set of it alone.
+    pub alone: VcpuSet,
     /// Its VMCS.
     pub vmcs: CurrentVmcs<'a>,
     /// Its other state.

@@ -7,6 +7,7 @@ use vmx::vmcs::field;
 
 use super::access::SHADOW;
 use super::{Running, VcpuInfo};
+use crate::evtchn::Wake;
 use crate::fault::GuestFault;
 use crate::intr::inject::{Combined, Decision, First, Inject, Pending, Readiness, combine, decide};
 
@@ -38,27 +39,67 @@ impl PendingEvents {
 }
 
 impl Running<'_> {
+    /// Tells the vCPUs that an operation on the domain's events names. This one looks at its
+    /// upcall flag before it enters its guest, so it takes no notice beyond that.
+    #[inline]
+    pub fn wake(&self, wake: Wake) {
+        if wake.is_none() {
+            return;
+        }
+        if wake.upcalls != self.alone || !wake.pollers.is_empty() {
+            return self.domain.wake(wake);
+        }
+        let vector = self.shared.upcall_vector.load(Ordering::Relaxed);
+        if vector != 0 {
+            self.shared.inbox.post(vector);
+            self.attention.ask_self();
+        }
+    }
+
+    /// True while the vCPU's `evtchn_upcall_pending` is set.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_upcall(&self) -> bool {
+        self.cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending)
+    }
+
     /// Chooses what the next VM entry delivers and asks for the window exits that are needed.
     #[inline]
     pub fn inject(&mut self) {
-        if !self.is_quiet() {
-            self.inject_pending();
+        if self.is_quiet() && (!self.has_upcall() || self.inject_upcall()) {
+            return;
         }
+        self.inject_pending();
         // What could not be delivered yet is looked at again after the next exit.
         if self.cpu.windows || !self.cpu.pending.is_none() {
             self.attention.ask_self();
         }
     }
 
-    /// True when nothing waits and no window exit has been asked for.
+    /// True when nothing waits but perhaps an upcall, and no window exit has been asked for.
     #[inline]
     fn is_quiet(&self) -> bool {
         let cpu = &*self.cpu;
-        !cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending)
-            && cpu.lapic.is_quiet()
+        cpu.lapic.is_quiet()
             && cpu.pending.is_none()
             && !self.shared.inbox.nmi_pending()
             && !cpu.windows
+    }
+
+    /// Has the next VM entry deliver an upcall where nothing else waits; false when the guest
+    /// cannot take it now.
+    fn inject_upcall(&mut self) -> bool {
+        let callback = self.domain.callback_vector.load(Ordering::Relaxed);
+        if callback == 0 {
+            // It hears of it by its local APIC, or by looking.
+            return true;
+        }
+        let ready = self.vmcs.read(field::GUEST_RFLAGS) & INTERRUPT_FLAG != 0
+            && self.vmcs.read(field::GUEST_INTERRUPTIBILITY_STATE) & SHADOW == 0;
+        if ready {
+            self.vmcs.inject(Event::external(callback));
+        }
+        ready
     }
 
     #[inline(never)]
@@ -104,9 +145,7 @@ impl Running<'_> {
 
     fn what_waits(&mut self) -> Pending {
         let callback = self.domain.callback_vector.load(Ordering::Relaxed);
-        let upcall = (callback != 0
-            && self.cpu.info.as_ref().is_some_and(VcpuInfo::upcall_pending))
-        .then_some(callback);
+        let upcall = (callback != 0 && self.has_upcall()).then_some(callback);
         if self.vcpu.inbox.nmi_pending() && self.vcpu.inbox.take_nmi() {
             self.cpu.pending.nmi = true;
         }

@@ -11,6 +11,7 @@ use vmx::{EntryFailure, VmxOn};
 use super::{Context, InitialState, RunState, Running, Signals, context, ext_state, runstate};
 use crate::bits::low32;
 use crate::domain::{Domain, ShutdownReason, VcpuRef, lifecycle};
+use crate::evtchn::VcpuSet;
 use crate::exit::{self, Next};
 use crate::fault::CrashReason;
 use crate::leftovers;
@@ -59,6 +60,7 @@ pub fn run(cpu: &PerCpu, vmx: &VmxOn, vcpu: &VcpuRef) {
                 domain,
                 vcpu,
                 shared: vcpu,
+                alone: VcpuSet::one(vcpu.id),
                 vmcs: vmcs.load(vmx),
                 cpu: state,
                 attention: &cpu.attention,
@@ -137,7 +139,8 @@ fn leave_cpu(
 /// A vCPU's turn on its pCPU.
 #[derive(Debug)]
 struct Turn {
-    /// When the scheduler is to look whether the turn is over.
+    /// When the scheduler is to look whether the turn is over, or a sleeper is due: none falls
+    /// asleep here in the meantime.
     until: Tsc,
     /// When the pCPU has other work to do.
     work: Tsc,
@@ -155,7 +158,8 @@ impl Turn {
 
     /// Finds how long it goes on.
     fn go_on(&mut self, queue: &RunQueue, now: Tsc) {
-        self.until = queue.until(now).min(self.work);
+        let until = queue.until(now).min(queue.next_deadline());
+        self.until = until.min(self.work);
     }
 
     fn is_over(&self, queue: &RunQueue, now: Tsc) -> bool {
@@ -180,21 +184,24 @@ impl Running<'_> {
         self.recheck_deadlines();
         // Others may have set the local APIC's timer meanwhile.
         self.cpu.armed = Tsc(0);
-        self.attention.ask_self();
+        let mut now = match self.look(cpu, &mut turn, Tsc::now()) {
+            Ok(now) => now,
+            Err(leave) => return leave,
+        };
         loop {
-            let mut now = Tsc::now();
-            if self.cpu.stop <= now || self.must_look() {
-                match self.pause(cpu, &mut turn, now) {
-                    Ok(later) => now = later,
-                    Err(leave) => return leave,
-                }
-            }
             self.set_out(now, self.cpu.stop);
             let next = self.enter();
             if next != Next::Resume
                 && let Some(leave) = self.act(cpu, next)
             {
                 return leave;
+            }
+            now = Tsc::now();
+            if self.cpu.stop <= now || self.must_look() {
+                match self.pause(cpu, &mut turn, now) {
+                    Ok(later) => now = later,
+                    Err(leave) => return leave,
+                }
             }
         }
     }
@@ -210,9 +217,8 @@ impl Running<'_> {
     /// guest.
     #[inline(always)]
     fn must_look(&self) -> bool {
-        self.attention.is_asked()
-            // The guest may set the flag by itself, so nobody else could tell.
-            || self.cpu.info.as_ref().is_some_and(super::VcpuInfo::upcall_pending)
+        // The guest may set the flag by itself, so nobody else could tell.
+        self.attention.is_asked() || self.has_upcall()
     }
 
     /// For between two steps of a long exit: lets the host's interrupts in, and says whether the
@@ -225,17 +231,20 @@ impl Running<'_> {
     }
 
     /// Something keeps the vCPU from going straight back: often no more than a timer that it has
-    /// just set.
+    /// just set, or an upcall.
     #[cold]
     #[inline(never)]
     fn pause(&mut self, cpu: &PerCpu, turn: &mut Turn, now: Tsc) -> Result<Tsc, Leave> {
         if self.cpu.stop == STOP_UNKNOWN {
-            self.find_stop(cpu, turn, now);
-            if self.cpu.stop > now && !self.must_look() {
-                return Ok(now);
-            }
+            self.find_stop(turn, now);
         }
-        self.look(cpu, turn, now)
+        if self.cpu.stop <= now || self.attention.is_asked() {
+            return self.look(cpu, turn, now);
+        }
+        if self.has_upcall() {
+            self.inject();
+        }
+        Ok(now)
     }
 
     /// Looks for all that has to be done before the guest may go on and does it; answers with the
@@ -259,7 +268,7 @@ impl Running<'_> {
             return Err(leave);
         }
         if self.cpu.stop == STOP_UNKNOWN {
-            self.find_stop(cpu, turn, now);
+            self.find_stop(turn, now);
         }
         if self.cpu.stop <= now
             && let Some(leave) = self.stop_is_due(cpu, turn, now)
@@ -374,7 +383,7 @@ impl Running<'_> {
             turn.go_on(&queue, now);
             turn.is_over(&queue, now)
         };
-        self.find_stop(cpu, turn, now);
+        self.find_stop(turn, now);
         // The events just raised are looked at in a moment.
         self.attention.take();
         if cpu.need_resched.load(Ordering::Relaxed) {
@@ -391,17 +400,9 @@ impl Running<'_> {
 
     /// Finds when the guest must be left at the latest. What the timer cannot count to is cut off.
     #[inline(always)]
-    fn find_stop(&mut self, cpu: &PerCpu, turn: &Turn, now: Tsc) {
+    fn find_stop(&mut self, turn: &Turn, now: Tsc) {
         let reach = now.after(self.cpu.timer_reach);
-        self.cpu.stop = self.next_stop(cpu, turn).min(reach);
-    }
-
-    /// When the guest must be left at the latest.
-    #[inline(always)]
-    fn next_stop(&self, cpu: &PerCpu, turn: &Turn) -> Tsc {
-        let own = self.own_deadline();
-        let sleepers = cpu.run_queue.lock().next_deadline();
-        own.min(sleepers).min(turn.until)
+        self.cpu.stop = self.own_deadline().min(turn.until).min(reach);
     }
 
     /// When something of the vCPU's own, or of its domain, is due.
@@ -417,8 +418,10 @@ impl Running<'_> {
         }
         let expired = self.cpu.timers.expire(now);
         if expired.virq_timer {
-            self.domain
-                .raise_virq(self.vcpu.id, abi::event_channel::virq::TIMER);
+            let mut events = self.domain.evtchn.lock();
+            let wake = events.raise_virq(self.shared.id, abi::event_channel::virq::TIMER);
+            drop(events);
+            self.wake(wake);
         }
         self.cpu.expire_lapic_timer(now);
     }
@@ -535,11 +538,7 @@ impl Running<'_> {
     /// True when something waits that ends a HLT, a block or a poll.
     fn wakes(&mut self) -> bool {
         self.vcpu.is_signalled()
-            || self
-                .cpu
-                .info
-                .as_ref()
-                .is_some_and(super::VcpuInfo::upcall_pending)
+            || self.has_upcall()
             || self.cpu.pending.nmi
             || self.vcpu.inbox.nmi_pending()
             || self.cpu.lapic.pending_vector().is_some()
