@@ -109,6 +109,15 @@ impl Scale {
         let mul = self.mul as u64;
         let (high, rest) = (ns / mul, (ns % mul) << 32);
         let low = rest.div_ceil(mul);
+        // Years of any real TSC fit 64 bits.
+        if high < 1 << 27 && -4 <= self.shift && self.shift < 32 {
+            let shifted = (high << 32) + low;
+            return if self.shift >= 0 {
+                (shifted + ((1 << self.shift) - 1)) >> self.shift
+            } else {
+                shifted << -self.shift
+            };
+        }
         let shifted = ((high as u128) << 32) + low as u128;
         saturate64(if self.shift >= 0 {
             shifted.div_ceil(1 << self.shift)

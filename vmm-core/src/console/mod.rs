@@ -137,26 +137,33 @@ impl State {
 
 /// Takes what was typed and gives it to whom it is for. Called on the boot pCPU, which gets the
 /// serial line's interrupts.
+#[inline]
 pub fn poll() {
     while let Some(byte) = platform::console_read() {
-        let input = MUX.lock().input(byte, &mut to_line);
-        match input {
-            Input::Nothing => {}
-            Input::Quit => crate::start::quit(),
-            Input::Ask(id, wish) => {
-                if let Some(domain) = list::by_id(id) {
-                    crate::store::ask(&domain, wish);
-                }
+        take(byte);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn take(byte: u8) {
+    let input = MUX.lock().input(byte, &mut to_line);
+    match input {
+        Input::Nothing => {}
+        Input::Quit => crate::start::quit(),
+        Input::Ask(id, wish) => {
+            if let Some(domain) = list::by_id(id) {
+                crate::store::ask(&domain, wish);
             }
-            Input::Byte(id, byte) => {
-                if let Some(domain) = list::by_id(id) {
-                    let mut state = domain.console.state.lock();
-                    if state.typed.len() < TYPED_LIMIT {
-                        state.typed.push_back(byte);
-                    }
-                    drop(state);
-                    serve(&domain);
+        }
+        Input::Byte(id, byte) => {
+            if let Some(domain) = list::by_id(id) {
+                let mut state = domain.console.state.lock();
+                if state.typed.len() < TYPED_LIMIT {
+                    state.typed.push_back(byte);
                 }
+                drop(state);
+                serve(&domain);
             }
         }
     }

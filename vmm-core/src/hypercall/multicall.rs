@@ -23,7 +23,10 @@ pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
         if done != 0 && Tsc::now().since(begun) >= TURN {
             return rest_of(ctx, args, done, None);
         }
-        match step(ctx, list, done) {
+        let Some(at) = entry_address(ctx, list, done) else {
+            return Errno::Efault.into();
+        };
+        match step(ctx, at) {
             Ok(Step::Done(None)) => {}
             // What the vCPU is to do comes before the rest of the batch.
             Ok(Step::Done(Some(next))) => {
@@ -59,9 +62,8 @@ enum Step {
     Again,
 }
 
-fn step(ctx: &mut Ctx<'_, '_>, list: u64, index: u64) -> Result<Step, Errno> {
-    let entry = ctx.read_element::<Entry, CompatEntry>(list, index)?;
-    let at = entry_address(ctx, list, index).ok_or(Errno::Efault)?;
+fn step(ctx: &mut Ctx<'_, '_>, at: u64) -> Result<Step, Errno> {
+    let entry = ctx.read_either::<Entry, CompatEntry>(at)?;
     let [a, b, c, d, e, _] = entry.args;
     let outcome = if entry.op == MULTICALL {
         // A batch in a batch would nest without end.

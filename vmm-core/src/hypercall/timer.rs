@@ -85,7 +85,7 @@ pub(super) fn stop_periodic(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId) -> Result<u64, 
 
 /// Sets a vCPU's periodic timer; another vCPU than the caller does that itself when it next runs.
 fn set_period(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId, ns: u64) -> Result<u64, Errno> {
-    if ctx.v.vcpu.id == vcpu {
+    if ctx.v.shared.id == vcpu {
         ctx.v.set_period(ns);
     } else {
         let vcpu = VcpuRef::new(ctx.domain(), vcpu).ok_or(Errno::Enoent)?;
@@ -96,7 +96,7 @@ fn set_period(ctx: &mut Ctx<'_, '_>, vcpu: VcpuId, ns: u64) -> Result<u64, Errno
 }
 
 fn check_self(ctx: &Ctx<'_, '_>, vcpu: VcpuId) -> Result<(), Errno> {
-    if ctx.v.vcpu.id == vcpu {
+    if ctx.v.shared.id == vcpu {
         Ok(())
     } else {
         Err(Errno::Einval)

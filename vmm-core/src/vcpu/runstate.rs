@@ -110,7 +110,9 @@ impl Runstate {
             self.kind = kind;
             self.entered_ns = now_ns;
         }
-        self.publish(flag_updates);
+        if self.area.is_some() {
+            self.publish(flag_updates);
+        }
     }
 
     /// Writes the guest's copy.
