@@ -62,6 +62,8 @@ enum Op {
     Unmap(u64, PageSize),
     Protect(u64, PageSize, Perms),
     Reveal(u64, Perms),
+    MapRun(u64, u64, u64, Attr),
+    UnmapRun(u64, u64),
 }
 
 fn sizes() -> impl Strategy<Value = PageSize> {
@@ -94,6 +96,10 @@ fn gfns() -> impl Strategy<Value = u64> {
         .prop_map(|(p, big, small)| p + big * 512 + small)
 }
 
+fn runs() -> impl Strategy<Value = u64> {
+    prop_oneof![1_u64..4, Just(509), Just(512)]
+}
+
 fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (gfns(), sizes(), 0_u64..8, attrs()).prop_map(|(g, s, m, a)| Op::Map(g, s, m, a)),
@@ -101,6 +107,8 @@ fn ops() -> impl Strategy<Value = Op> {
         3 => (gfns(), sizes()).prop_map(|(g, s)| Op::Unmap(g, s)),
         2 => (gfns(), sizes(), perms()).prop_map(|(g, s, p)| Op::Protect(g, s, p)),
         1 => (gfns(), perms()).prop_map(|(g, p)| Op::Reveal(g, p)),
+        2 => (gfns(), runs(), 0_u64..4096, attrs()).prop_map(|(g, n, m, a)| Op::MapRun(g, n, m, a)),
+        1 => (gfns(), runs()).prop_map(|(g, n)| Op::UnmapRun(g, n)),
     ]
 }
 
@@ -123,6 +131,32 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
                 Err(error) => panic!("{error:?}"),
             }
         }
+        Op::MapRun(gfn, count, mfn, attr) => {
+            let range = gfn..gfn + count;
+            match ept.map_run(Gfn::new(gfn), Mfn::new(mfn), count, attr) {
+                Ok(flush) => {
+                    assert!(!flush.is_needed(), "nothing was present");
+                    flush.done(ept.mem());
+                    for (gfn, mfn) in range.zip(mfn..) {
+                        assert!(model.insert(gfn, (mfn, attr)).is_none(), "was free");
+                    }
+                }
+                Err(EptError::Occupied) => assert!(model.range(range).next().is_some()),
+                Err(EptError::Misaligned) => assert_ne!(gfn / 512, (range.end - 1) / 512),
+                Err(EptError::OutOfRange) => assert!(range.end > ept.gfn_end().raw()),
+                Err(EptError::NoMemory) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        Op::UnmapRun(gfn, count) => match ept.unmap_run(Gfn::new(gfn), count) {
+            Ok(flush) => {
+                let gone = (gfn..gfn + count).map(|gfn| model.remove(&gfn).expect("mapped"));
+                let gone = gone.collect();
+                check_flush(ept, flush, gone);
+            }
+            Err(EptError::OutOfRange) => assert!(gfn + count > ept.gfn_end().raw()),
+            Err(error) => assert!(matches!(error, EptError::Hole | EptError::Misaligned)),
+        },
         Op::Replace(gfn, mfn, attr) => match ept.replace(Gfn::new(gfn), Mfn::new(mfn), attr) {
             Ok((old, flush)) => {
                 let was = model.insert(gfn, (mfn, attr));

@@ -75,10 +75,11 @@ pub fn add_to_physmap(space: u32, idx: u64, gfn: u64) -> Reply {
     command(MEMORY_OP, ADD_TO_PHYSMAP, &mut argument)
 }
 
-fn reservation(cmd: u64, frames: &[u64]) -> Reply {
+fn reservation(cmd: u64, frames: &[u64], order: u32) -> Reply {
     let mut argument = Reservation::new_zeroed();
     argument.extent_start = frames.as_ptr() as u64;
     argument.nr_extents = frames.len() as u64;
+    argument.extent_order = order;
     argument.domid = DomId::SELF.0;
     command(MEMORY_OP, cmd, &mut argument)
 }
@@ -88,7 +89,15 @@ fn reservation(cmd: u64, frames: &[u64]) -> Reply {
 /// # Errors
 /// The negative result of a refused call.
 pub fn decrease_reservation(frames: &[u64]) -> Reply {
-    reservation(DECREASE_RESERVATION, frames)
+    decrease_by_extents(frames, 0)
+}
+
+/// Gives extents of `2^order` frames back; the result counts those given.
+///
+/// # Errors
+/// The negative result of a refused call.
+pub fn decrease_by_extents(first: &[u64], order: u32) -> Reply {
+    reservation(DECREASE_RESERVATION, first, order)
 }
 
 /// Asks for memory at frames; the result counts those filled.
@@ -96,7 +105,15 @@ pub fn decrease_reservation(frames: &[u64]) -> Reply {
 /// # Errors
 /// The negative result of a refused call.
 pub fn populate_physmap(frames: &[u64]) -> Reply {
-    reservation(POPULATE_PHYSMAP, frames)
+    populate_extents(frames, 0)
+}
+
+/// Asks for extents of `2^order` frames; the result counts those filled.
+///
+/// # Errors
+/// The negative result of a refused call.
+pub fn populate_extents(first: &[u64], order: u32) -> Reply {
+    reservation(POPULATE_PHYSMAP, first, order)
 }
 
 /// Has the hypervisor fill `page` with call stubs.

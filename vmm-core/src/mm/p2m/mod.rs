@@ -33,7 +33,6 @@ pub(super) use self::cache::Pages;
 pub use self::flush::Flush;
 use self::tables::Tables;
 pub(super) use self::walks::{Start, Trail};
-use super::directmap::to_usize;
 use super::frame::{Owner, frames};
 use super::page::PageRef;
 
@@ -281,16 +280,25 @@ impl P2m {
             PageSize::Size4K
         };
         let attr = attr(PageKind::Ram, Perms::empty());
-        for offset in (0..count).step_by(to_usize(size.frames())) {
-            let [at, from] = [gfn.raw() + offset, mfn.raw() + offset];
-            match self.ept.map(Gfn::new(at), Mfn::new(from), size, attr) {
+        let mut at = gfn;
+        while at < end {
+            let room = large.frames() - (at.raw() - large.base(at).raw());
+            let pages = room.min(end.raw() - at.raw());
+            let from = Mfn::new(mfn.raw() + (at.raw() - gfn.raw()));
+            let mapped = if size == large {
+                self.ept.map(at, from, size, attr)
+            } else {
+                self.ept.map_run(at, from, pages, attr)
+            };
+            match mapped {
                 Ok(flush) => flush.done(&self.tables),
                 Err(error) => {
-                    self.take_back(gfn, Gfn::new(at));
-                    (from..mfn.raw() + count).for_each(|left| frames().free(Mfn::new(left), 0));
+                    self.take_runs_back(gfn, at, size);
+                    frames().free(mfn, order);
                     return Err(errno(error));
                 }
             }
+            at = Gfn::new(at.raw() + pages);
         }
         self.ram += count;
         self.highest = self.highest.max(Gfn::new(end.raw() - 1));
@@ -298,6 +306,26 @@ impl P2m {
             self.touch(gfn, end, &mut || ());
         }
         Ok(())
+    }
+
+    /// Undoes what an extent that did not get through has mapped in pages of `size`. No page of it
+    /// was present; the tables wait for the next invalidation.
+    fn take_runs_back(&mut self, start: Gfn, end: Gfn, size: PageSize) {
+        let large = PageSize::Size2M;
+        let mut at = start;
+        while at < end {
+            let next = Gfn::new(large.base(at).raw() + large.frames());
+            let unmapped = if size == large {
+                self.ept.unmap(at, size, |_| ())
+            } else {
+                self.ept.unmap_run(at, next.raw() - at.raw())
+            };
+            let Ok(flush) = unmapped else {
+                return;
+            };
+            self.defer(Flush::of(flush, self.tables));
+            at = next;
+        }
     }
 
     /// The same for one page, present from the start.
@@ -422,15 +450,22 @@ impl P2m {
         })
     }
 
-    /// Unmaps `count` frames of RAM or shared pages from `gfn` on, whole pages where they fit, and
-    /// adds the duty of that to `flush`. Frames before one that cannot go are gone on error.
+    /// Unmaps up to `count` frames of RAM or shared pages from `gfn` on, whole pages where they fit,
+    /// until `budget` is used up, which is in instructions, roughly; adds the duty of that to
+    /// `flush`. Returns how many went. Frames before one that cannot go are gone on error.
     ///
     /// # Errors
     /// As [`P2m::remove`].
-    pub fn remove_extent(&mut self, gfn: Gfn, count: u64, flush: &mut Flush) -> Result<(), Errno> {
+    pub fn remove_extent(
+        &mut self,
+        gfn: Gfn,
+        count: u64,
+        budget: &mut u64,
+        flush: &mut Flush,
+    ) -> Result<u64, Errno> {
         let end = gfn.checked_add(count).ok_or(Errno::Einval)?;
         let mut at = gfn;
-        while at < end {
+        while at < end && *budget != 0 {
             let (entry, size) = self.ept.entry(at).ok_or(Errno::Enoent)?;
             if describe(entry, size, at).kind == PageKind::Foreign {
                 return Err(Errno::Eperm);
@@ -441,8 +476,9 @@ impl P2m {
             let removed = self.unmap(at, size)?;
             self.join(flush, removed);
             at = Gfn::new(at.raw() + size.frames());
+            *budget = budget.saturating_sub(RELEASE_COST + size.frames() * FRAME_COST);
         }
-        Ok(())
+        Ok(at.raw() - gfn.raw())
     }
 
     /// Unmaps RAM or a shared page.

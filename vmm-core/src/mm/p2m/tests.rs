@@ -406,6 +406,41 @@ fn a_page_moves_over_another() {
 }
 
 #[test]
+fn an_extent_across_a_border_comes_whole_and_goes_in_steps() {
+    let first = Gfn::new(512 + 100);
+    let mut came = 0;
+    for budget in 0..6 {
+        let (mut p2m, domain) = p2m();
+        testing::limit_allocations(Some(budget));
+        let populated = p2m.populate_extent(first, 9, Backing::OnTouch);
+        testing::limit_allocations(None);
+        let pages = if populated.is_ok() { 512 } else { 0 };
+        assert_eq!((p2m.ram_pages(), ram(domain)), (pages, pages));
+        if populated.is_ok() {
+            came += 1;
+            assert_eq!(fault(&p2m, Gfn::new(512 + 611), Perms::RW), Fault::Resolved);
+            let mut left = 512;
+            let mut steps = 0;
+            while left > 0 {
+                let (mut budget, mut flush) = (16_000, p2m.batch());
+                let at = Gfn::new(first.raw() + 512 - left);
+                let gone = p2m.remove_extent(at, left, &mut budget, &mut flush);
+                flush.done();
+                left -= gone.expect("pages");
+                steps += 1;
+            }
+            assert!(steps > 40, "{steps}");
+        } else {
+            assert_eq!(populated, Err(Errno::Enomem));
+            assert_eq!(p2m.lookup(first), None);
+        }
+        drop(p2m);
+        nothing_left(domain);
+    }
+    assert!((1..6).contains(&came));
+}
+
+#[test]
 fn release_goes_in_steps() {
     let (mut p2m, domain) = p2m();
     p2m.populate(Gfn::new(0), 4 * 512 + 70, Backing::Now)
