@@ -70,6 +70,13 @@ impl Driver {
         }
     }
 
+    /// Lets go of what the domain, which has ended, has left in the device.
+    pub(super) fn clear(&self, give_way: impl FnMut()) {
+        match self {
+            Self::Vbd(vbd) => vbd.clear(give_way),
+        }
+    }
+
     /// Carries out the share of one exit of what waits in a queue.
     pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
         match self {

@@ -106,10 +106,12 @@ impl Devices {
         self.0.get(usize::from(slot))
     }
 
-    /// Lets go of all that is the front end's domain's, which has ended.
-    pub fn disconnect(&self, domain: &Domain) {
+    /// Lets go of all that is the domain's, which has ended, and of what it has written. Others
+    /// may run at each `give_way`.
+    pub fn release(&self, domain: &Domain, mut give_way: impl FnMut()) {
         for device in &self.0 {
             device.driver.disconnect(Front::new(domain, device.slot));
+            device.driver.clear(&mut give_way);
         }
     }
 }

@@ -121,6 +121,17 @@ impl Vbd {
         }
     }
 
+    /// Gives back what was written, a step at a time.
+    pub(super) fn clear(&self, mut give_way: impl FnMut()) {
+        let mut sector = 0;
+        let left = |sector| self.disk.sectors().saturating_sub(sector);
+        while left(sector) != 0 {
+            let done = self.disk.discard(sector, left(sector));
+            sector = sector.saturating_add(done.max(1));
+            give_way();
+        }
+    }
+
     pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
         let Some(slot) = self.queues.get(usize::from(queue)) else {
             return Ok(Outcome::default());

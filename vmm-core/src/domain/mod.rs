@@ -275,8 +275,7 @@ impl Domain {
             }
             breaks.give_way();
         }
-        self.devices.disconnect(self);
-        breaks.give_way();
+        self.devices.release(self, || breaks.give_way());
         self.grants.lock().close();
         let mut from = Gfn::new(0);
         while !self.p2m.write().release(&mut from) {

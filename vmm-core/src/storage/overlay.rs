@@ -57,6 +57,10 @@ impl Overlay {
     /// Takes away the pages from `first` up to `end`, but not beyond the end of the first one's
     /// leaf. Returns where it stopped.
     pub(super) fn remove(&mut self, first: u64, end: u64) -> u64 {
+        let in_use = (self.leaves.len() as u64).saturating_mul(LEAF);
+        if first >= in_use {
+            return end;
+        }
         let leaf_end = (first / LEAF).saturating_add(1).saturating_mul(LEAF);
         let end = end.min(leaf_end);
         let Some((leaf, place)) = place(first) else {
