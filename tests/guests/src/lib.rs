@@ -15,6 +15,7 @@ pub mod bench;
 pub mod console;
 pub mod cpu;
 pub mod debug;
+pub mod disk;
 pub mod entry;
 pub mod events;
 pub mod fpu;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::disks;
 use super::micro::{self, ENDINGS, Guest};
 use super::{Case, Scenario, Script, Tier};
 use crate::machine::{Boot, Kind, Spec};
@@ -33,7 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "linux-cloud",
         tier: Tier::Bochs,
-        about: "Debian's cloud kernel to a shell, a command, ballooning, reboot, poweroff",
+        about: "Debian's cloud kernel to a shell: ballooning, disks and a filesystem, reboot, poweroff",
         limit: Duration::from_secs(600),
         run: cloud,
     },
@@ -61,14 +62,14 @@ fn start(case: &Case<'_>, cpus: u32, memory_mib: u32, toml: &str) -> Result<Scri
 
 /// Types a command and waits for what it prints and the next prompt. The echo of what was typed
 /// must not look like the answer.
-fn ask(script: &mut Script, command: &str, answer: &str) -> Result<()> {
+pub(super) fn ask(script: &mut Script, command: &str, answer: &str) -> Result<()> {
     script.type_line(command)?;
     script.expect(answer)?;
     script.expect(PROMPT)
 }
 
 /// A command's one line of output.
-fn answer(script: &mut Script, command: &str) -> Result<String> {
+pub(super) fn answer(script: &mut Script, command: &str) -> Result<String> {
     script.type_line(&format!("echo \"ans\"wer $({command})"))?;
     script.expect("answer ")?;
     let line = script.rest_of_line()?;
@@ -82,7 +83,9 @@ fn power_off(mut script: Script) -> Result<()> {
 }
 
 fn cloud(case: &Case<'_>) -> Result<()> {
-    let mut script = start(case, 1, 512, &domain("debian", "cloud", "256M", ""))?;
+    let disks = disks::describe(case.artifacts, case.scenario.name)?;
+    let toml = domain("debian", "cloud", "256M", &disks);
+    let mut script = start(case, 1, 512, &toml)?;
     script.expect("on Tessera: 1 CPU")?;
     script.expect(PROMPT)?;
     ask(&mut script, "echo $((6 * 7)) is it", "42 is it")?;
@@ -102,9 +105,11 @@ fn cloud(case: &Case<'_>) -> Result<()> {
         "a sleep of 2 s took {slept} s"
     );
     balloon(&mut script)?;
+    disks::use_them(&mut script)?;
     script.type_line("reboot")?;
     script.expect("on Tessera: 1 CPU")?;
     script.expect(PROMPT)?;
+    disks::find_them_anew(&mut script)?;
     // Asked through the xenstore this time.
     wish(&mut script, b'p', "asked for poweroff")?;
     script.finish()?.ended_well()

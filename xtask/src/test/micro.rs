@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "guests",
         tier: Tier::Bochs,
-        about: "nineteen micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        about: "twenty micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
         limit: Duration::from_secs(180),
         run: together,
     },
@@ -216,6 +216,11 @@ fn together(case: &Case<'_>) -> Result<()> {
         Guest::new("shared_info"),
         Guest::new("memory_ops"),
         Guest::new("xenstore"),
+        Guest {
+            cmdline: "cycles=100",
+            keys: "[[domain.disk]]\nname = \"xvda\"\nsize = \"2M\"",
+            ..Guest::new("vbd")
+        },
         Guest::new("exceptions"),
         Guest::new("debug"),
         Guest::new("rights"),

@@ -7,6 +7,7 @@
 mod artifacts;
 mod bad_input;
 mod broken;
+mod disks;
 mod gdb;
 mod host;
 mod linux;

@@ -1,0 +1,122 @@
+//! What a stock Linux does with disks: part of a scenario that boots one anyway.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::linux::{answer, ask};
+use super::{Artifacts, Script};
+
+/// Kilobytes of the image.
+const IMAGE_KIB: usize = 1001;
+
+/// Bytes that look like nothing in particular.
+fn contents() -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let words = core::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take(IMAGE_KIB * 128).flatten().collect()
+}
+
+/// Makes an image and describes two disks: the image, read-only, and an empty one that may be
+/// written.
+pub(super) fn describe(artifacts: &Artifacts, name: &str) -> Result<String> {
+    let image = artifacts.file(name, "img");
+    fs::write(&image, contents()).with_context(|| format!("cannot write {}", image.display()))?;
+    let tables = |image: &Path| {
+        format!(
+            "[[domain.disk]]\nname = \"xvda\"\nimage = {:?}\nread_only = true\n\
+             [[domain.disk]]\nname = \"xvdb\"\nsize = \"8M\"\n",
+            image.display().to_string()
+        )
+    };
+    Ok(tables(&image))
+}
+
+/// Uses both disks, and checks all that comes back.
+pub(super) fn use_them(script: &mut Script) -> Result<()> {
+    load(script)?;
+    let sizes = answer(
+        script,
+        "cat /sys/block/xvd[ab]/size /sys/block/xvd[ab]/ro | tr '\\n' ' '",
+    )?;
+    let sectors = IMAGE_KIB * 2;
+    ensure!(
+        sizes.trim() == format!("{sectors} 16384 1 0"),
+        "sizes and modes: {sizes}"
+    );
+    ask(
+        script,
+        "dd if=/dev/zero of=/dev/xvda bs=512 count=1 && echo writ\"able\" || echo un\"writable\"",
+        "unwritable",
+    )?;
+    let sum = answer(script, "sha256sum </dev/xvda")?;
+    // Unaligned to pages, in requests of every size up to a MiB, through the page cache and
+    // beside it. The kernel splits, merges and reorders as it likes.
+    for (from, to, block, flags) in [
+        ("/dev/xvda", "/dev/xvdb", "512", ""),
+        ("/dev/xvda", "/dev/xvdb", "77k", "iflag=direct oflag=direct"),
+        ("/dev/xvda", "/dev/xvdb", "1001k", "conv=fsync"),
+    ] {
+        script.type_line(&format!(
+            "dd if={from} of={to} bs={block} seek=1 {flags}; sync"
+        ))?;
+        let copied = answer(
+            script,
+            &format!(
+                "dd if={to} bs={block} skip=1 iflag=direct | head -c {} | sha256sum",
+                IMAGE_KIB * 1024
+            ),
+        )?;
+        ensure!(
+            copied == sum,
+            "a copy in blocks of {block}: {copied}, not {sum}"
+        );
+    }
+    filesystem(script)
+}
+
+/// A filesystem that is there again after it was taken down.
+fn filesystem(script: &mut Script) -> Result<()> {
+    let make = "mkdir -p /mnt; mke2fs /dev/xvdb >/tmp/mke2fs 2>&1; echo \"do\"ne $?";
+    ask(script, make, "done 0")?;
+    ask(
+        script,
+        "mount -t ext4 /dev/xvdb /mnt; echo \"do\"ne $?",
+        "done 0",
+    )?;
+    let fill =
+        "for f in 1 2 3; do cp /bin/busybox /mnt/$f; done; sync; umount /mnt; echo \"do\"ne $?";
+    ask(script, fill, "done 0")?;
+    let check = "echo 3 >/proc/sys/vm/drop_caches; mount -t ext4 -o ro /dev/xvdb /mnt; \
+                 for f in 1 2 3; do cmp /bin/busybox /mnt/$f || echo differ\"ent\"; done; \
+                 umount /mnt; echo \"do\"ne $?";
+    script.type_line(check)?;
+    ensure!(
+        script.expect_any(&["different", "done 0"])? == 1,
+        "a file is not what it was"
+    );
+    script.expect("# ")
+}
+
+/// After a restart: the image is there, what was written is not.
+pub(super) fn find_them_anew(script: &mut Script) -> Result<()> {
+    load(script)?;
+    let left = answer(script, "tr -d '\\000' </dev/xvdb | wc -c")?;
+    ensure!(
+        left == "0",
+        "{left} bytes are left of what was written before the restart"
+    );
+    Ok(())
+}
+
+fn load(script: &mut Script) -> Result<()> {
+    let load = "modprobe xen-blkfront; \
+                while ! [ -b /dev/xvda -a -b /dev/xvdb ]; do usleep 100000; done; echo \"the\"re";
+    ask(script, load, "there")
+}
