@@ -111,7 +111,8 @@ fn count_nested(ws: &Workspace, artifacts: &Artifacts) -> Result<()> {
 
 fn boot_micro(artifacts: &Artifacts) -> Result<Transcript> {
     let toml = format!(
-        "[[domain]]\nname = \"bench\"\nkernel = {:?}\nmemory = \"16M\"\nvcpus = 2\n",
+        "[[domain]]\nname = \"bench\"\nkernel = {:?}\nmemory = \"16M\"\nvcpus = 2\n\
+         [[domain.disk]]\nname = \"xvda\"\nsize = \"1M\"\n",
         artifacts.guest("bench").display().to_string()
     );
     let said = start(artifacts, "bench-micro", &toml)?.finish()?;

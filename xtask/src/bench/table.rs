@@ -36,6 +36,9 @@ const REFERENCES: &[(&str, Option<u64>, Option<u64>)] = &[
     ("grant_unmap", Some(900), Some(15_109)),
     ("grant_map_refused", None, Some(11_393)),
     ("grant_query_size", None, Some(11_072)),
+    ("vbd_read_4096", Some(900 + 512), None),
+    ("vbd_read_32x4096", Some(32 * (250 + 512)), None),
+    ("vbd_connect", Some(150_000), None),
 ];
 
 /// What a boot's figures leave out when the aim of 2 million is looked at: work that grows with

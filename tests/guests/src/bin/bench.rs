@@ -5,14 +5,17 @@
 #![no_std]
 #![no_main]
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use abi::blkif::{self, op};
 use abi::event_channel::virq;
 use abi::grant_table::{COPY, MAP_GRANT_REF, UNMAP_GRANT_REF, flags, map_flags, status};
 use abi::hypercall::{MULTICALL, XEN_VERSION, multicall};
+use abi::xenbus::XenbusState;
 use abi::{EvtchnPort, GrantRef, VcpuId};
 use guests::bench::Bench;
+use guests::disk::{Disk, request, segment};
 use guests::grants::{self, HOLE as MAP_AT, Side, copy_request, map_request, unmap_request};
 use guests::memory::Page;
 use guests::report::Report;
@@ -26,6 +29,8 @@ guests::main!(run);
 const SELF: VcpuId = VcpuId(0);
 /// Nanoseconds no measurement takes.
 const FAR: u64 = 3_600_000_000_000;
+/// The number of `xvda`.
+const XVDA: u32 = 51712;
 /// An address with nothing behind it.
 const HOLE: u64 = 0xe000_0000;
 
@@ -92,7 +97,43 @@ fn run(t: &mut Report) {
     memory(t, bench);
     timers(t, bench, shared);
     grants(t, bench);
+    disk(t, bench);
     switch(t, bench);
+}
+
+/// A disk in RAM: one request at a time, and as many as its ring holds.
+fn disk(t: &mut Report, bench: Bench) {
+    let Some(mut disk) = Disk::find(XVDA) else {
+        check!(t, false, "a disk");
+        return;
+    };
+    let whole = [segment(disk.grefs[0], 0, 7)];
+    let (read, write) = (request(op::READ, 8, &whole), request(op::WRITE, 8, &whole));
+    let mut failed = u64::from(disk.connect() != XenbusState::Connected);
+    for (name, request) in [("vbd_read_4096", &read), ("vbd_write_4096", &write)] {
+        bench.measure(name, || {
+            failed += u64::from(disk.request(request) != blkif::status::OKAY);
+        });
+    }
+    bench.measure("vbd_read_32x4096", || {
+        while disk.push(&read) {}
+        disk.kick();
+        let mut answers = 0;
+        while let Some(answer) = disk.response() {
+            answers += u64::from(answer.status == blkif::status::OKAY);
+        }
+        failed += 32 - answers;
+    });
+    disk.close();
+    let disk = RefCell::new(disk);
+    let connect = || {
+        disk.borrow_mut().connect();
+    };
+    let close = || {
+        disk.borrow_mut().close();
+    };
+    bench.measure_and_undo("vbd_connect", connect, close);
+    check_eq!(t, failed, 0, "failed requests");
 }
 
 fn batch(t: &mut Report, bench: Bench) {
