@@ -112,6 +112,21 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What was free is mapped now.
+fn mapped(
+    ept: &Ept<&Tables>,
+    model: &mut Model,
+    flush: Flush,
+    frames: impl Iterator<Item = (u64, u64)>,
+    attr: Attr,
+) {
+    assert!(!flush.is_needed(), "nothing was present");
+    flush.done(ept.mem());
+    for (gfn, mfn) in frames {
+        assert!(model.insert(gfn, (mfn, attr)).is_none(), "was free");
+    }
+}
+
 /// Does one operation on both sides. An operation the tree refuses changes nothing.
 fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
     match *op {
@@ -119,13 +134,7 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
             let range = block(gfn, size);
             let mfn = mfn * 512;
             match ept.map(Gfn::new(range.start), Mfn::new(mfn), size, attr) {
-                Ok(flush) => {
-                    assert!(!flush.is_needed(), "nothing was present");
-                    flush.done(ept.mem());
-                    for (gfn, mfn) in range.zip(mfn..) {
-                        assert!(model.insert(gfn, (mfn, attr)).is_none(), "was free");
-                    }
-                }
+                Ok(flush) => mapped(ept, model, flush, range.zip(mfn..), attr),
                 Err(EptError::Occupied) => assert!(model.range(range).next().is_some()),
                 Err(EptError::NoMemory) => {}
                 Err(error) => panic!("{error:?}"),
@@ -134,13 +143,7 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
         Op::MapRun(gfn, count, mfn, attr) => {
             let range = gfn..gfn + count;
             match ept.map_run(Gfn::new(gfn), Mfn::new(mfn), count, attr) {
-                Ok(flush) => {
-                    assert!(!flush.is_needed(), "nothing was present");
-                    flush.done(ept.mem());
-                    for (gfn, mfn) in range.zip(mfn..) {
-                        assert!(model.insert(gfn, (mfn, attr)).is_none(), "was free");
-                    }
-                }
+                Ok(flush) => mapped(ept, model, flush, range.zip(mfn..), attr),
                 Err(EptError::Occupied) => assert!(model.range(range).next().is_some()),
                 Err(EptError::Misaligned) => assert_ne!(gfn / 512, (range.end - 1) / 512),
                 Err(EptError::OutOfRange) => assert!(range.end > ept.gfn_end().raw()),

@@ -314,6 +314,29 @@ fn homes(
     }
 }
 
+/// A domain's vCPUs, each made for a number and a place among these homes.
+fn vcpus(
+    config: &DomainConfig,
+    homes: &[u32],
+    make: &mut dyn FnMut(u32, Placement) -> Option<Vcpu>,
+) -> Option<Box<[Vcpu]>> {
+    let affinity = homes
+        .iter()
+        .fold(0, |mask, home| mask | 1u64 << (home & 63));
+    let first_home = NEXT_HOME.fetch_add(config.vcpus, Ordering::Relaxed);
+    let place = |number: u32| {
+        let turn = first_home.wrapping_add(number) as usize % homes.len();
+        Placement {
+            home: homes.get(turn).copied().unwrap_or(0),
+            affinity,
+            share: share(config),
+        }
+    };
+    (0..config.vcpus)
+        .map(|number| make(number, place(number)))
+        .collect()
+}
+
 fn finish(
     machine: &Machine,
     config_index: usize,
@@ -341,24 +364,13 @@ fn finish(
     let msrs = MsrPolicy::new(&cpuid, machine.host_msrs, pat_switched);
     let msr_bitmap = machine::make_msr_bitmap(&msrs, id).ok_or(CreateError::OutOfMemory)?;
     let admission = Admission::new(config.vcpus)?;
-    let affinity = homes
-        .iter()
-        .fold(0, |mask, home| mask | 1u64 << (home & 63));
-    let first_home = NEXT_HOME.fetch_add(config.vcpus, Ordering::Relaxed);
-    let vcpu = |number: u32| {
-        let turn = first_home.wrapping_add(number) as usize % homes.len();
-        let place = Placement {
-            home: homes.get(turn).copied().unwrap_or(0),
-            affinity,
-            share: share(config),
-        };
+    let vcpus = vcpus(config, &homes, &mut |number, place| {
         let info = VcpuInfo::in_shared_info(&shared_info, number);
         let number = VcpuId(number);
         give_way();
         let context = Context::new(machine, id, number, &cpuid, &msrs, clock.tsc_offset())?;
         Some(Vcpu::new(number, place, info, context))
-    };
-    let vcpus: Option<Box<[Vcpu]>> = (0..config.vcpus).map(vcpu).collect();
+    });
     let vcpus = vcpus.ok_or(CreateError::OutOfMemory)?;
     let domain = Arc::new(Domain {
         id,

@@ -99,12 +99,12 @@ const fn cost(order: u32) -> u64 {
     } else {
         0
     };
-    EXTENT_COST.saturating_add((PAGE_COST + zeroing) << order)
+    EXTENT_COST.saturating_add(PAGE_COST.saturating_add(zeroing) << order)
 }
 
 fn batch(ctx: &Ctx<'_, '_>, change: Change, list: &Reservation, start: u64) -> Progress {
     let domain = ctx.domain();
-    let size = 1 << list.extent_order;
+    let size = 1_u64 << list.extent_order;
     // Beyond, a narrow command would have no room for the progress.
     let end = list.nr_extents.saturating_mul(size);
     let limit = end.min(MAX_EXTENTS);
@@ -117,7 +117,7 @@ fn batch(ctx: &Ctx<'_, '_>, change: Change, list: &Reservation, start: u64) -> P
         let extent = extent(ctx, &p2m, list.extent_start, extents(done, list));
         let pages = extent.and_then(|first| match change {
             Change::Decrease => {
-                let offset = done % size;
+                let offset = done & size.wrapping_sub(1);
                 let at = first.checked_add(offset).ok_or(Errno::Einval)?;
                 p2m.remove_extent(at, size.saturating_sub(offset), &mut budget, &mut duty)
             }

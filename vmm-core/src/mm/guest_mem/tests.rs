@@ -167,6 +167,9 @@ fn a_way_may_begin_in_another_root_table() {
     assert!(!found(1 << 40), "no memory");
 }
 
+/// Looks at what was found for an address.
+type Check<'c> = &'c dyn Fn(u64, Option<(Window<'_>, usize)>);
+
 #[test]
 fn a_way_that_is_known_is_gone_only_while_it_is_the_same() {
     let p2m = p2m();
@@ -179,8 +182,7 @@ fn a_way_that_is_known_is_gone_only_while_it_is_the_same() {
     for (entry, change) in entries.iter().flat_map(|e| changes.map(|c| (*e, c))) {
         map_all_sizes(&memory);
         for (access, cr4) in accesses.iter().flat_map(|a| [(*a, PAE), (*a, PAE | SMAP)]) {
-            let all = |memory: &GuestMemory<'_>,
-                       check: &dyn Fn(u64, Option<(Window<'_>, usize)>)| {
+            let all = |memory: &GuestMemory<'_>, check: Check<'_>| {
                 for at in pages {
                     check(at, short(memory, cr4, at, access));
                 }
