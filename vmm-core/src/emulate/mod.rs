@@ -84,6 +84,9 @@ pub trait Machine {
     fn read(&mut self, gpa: Gpa, bytes: &mut [u8]);
     /// Writes up to eight bytes that do not cross a page.
     fn write(&mut self, gpa: Gpa, bytes: &[u8]);
+    /// True when a repeated instruction is to stop between two iterations, because the vCPU has
+    /// something else to do first.
+    fn is_wanted_elsewhere(&mut self) -> bool;
 }
 
 /// What became of an instruction.

@@ -9,6 +9,8 @@ use super::{Access, Machine, Run, Stop};
 
 /// Iterations of one exit; then the vCPU may take an interrupt.
 const MAX_ITERATIONS: u32 = 512;
+/// After so many there is a look whether somebody wants the pCPU: each may take 1,700 instructions.
+const STEP: u32 = 8;
 
 const RFLAGS_DF: u64 = 1 << 10;
 
@@ -57,10 +59,13 @@ impl<M: Machine> Run<'_, M> {
         if !self.insn.has_rep_prefix() && !self.insn.has_repne_prefix() {
             return self.iteration(kind, width, &indices, &mut pages);
         }
-        for _ in 0..MAX_ITERATIONS {
+        for done in 0..MAX_ITERATIONS {
             let count = self.get(indices.count);
             if count == 0 {
                 return Ok(());
+            }
+            if done != 0 && done.is_multiple_of(STEP) && self.machine.is_wanted_elsewhere() {
+                return Err(Stop::Repeat);
             }
             self.iteration(kind, width, &indices, &mut pages)?;
             self.set(indices.count, count.wrapping_sub(1));

@@ -23,6 +23,8 @@ pub(super) struct TestMachine {
     pub(super) bases: [u64; 6],
     pub(super) memory: Vec<u8>,
     pub(super) walks: usize,
+    /// A repeated instruction is to stop.
+    wanted: bool,
 }
 
 impl TestMachine {
@@ -33,6 +35,7 @@ impl TestMachine {
             bases: [0; 6],
             memory: std::vec![0; MEMORY],
             walks: 0,
+            wanted: false,
         }
     }
 
@@ -85,6 +88,10 @@ impl Machine for TestMachine {
             let at = usize::try_from(gpa.raw().wrapping_add(n)).unwrap();
             *byte = self.memory.get(at).copied().unwrap_or(0xff);
         }
+    }
+
+    fn is_wanted_elsewhere(&mut self) -> bool {
+        self.wanted
     }
 
     fn write(&mut self, gpa: Gpa, bytes: &[u8]) {
@@ -276,6 +283,19 @@ fn repeated_stores() {
     assert!(machine.memory[..1000].iter().all(|&byte| byte == 0x41));
     assert_eq!(machine.memory[1000], 0);
     assert_eq!(run(&mut machine, &stos), done(&stos), "no iteration left");
+}
+
+#[test]
+fn repeated_stores_stop_when_the_vcpu_is_wanted() {
+    let mut machine = TestMachine::new();
+    machine.gpr[1] = 20;
+    machine.wanted = true;
+    let stos = [0xf3, 0xaa];
+    assert_eq!(run(&mut machine, &stos), Outcome::Repeat);
+    assert_eq!((machine.gpr[1], machine.gpr[7]), (12, 8));
+    assert_eq!(run(&mut machine, &stos), Outcome::Repeat);
+    assert_eq!(run(&mut machine, &stos), done(&stos));
+    assert_eq!((machine.gpr[1], machine.gpr[7]), (0, 20));
 }
 
 #[test]

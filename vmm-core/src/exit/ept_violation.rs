@@ -224,6 +224,10 @@ impl emulate::Machine for Faulting<'_, '_> {
         }
     }
 
+    fn is_wanted_elsewhere(&mut self) -> bool {
+        self.v.is_wanted_elsewhere()
+    }
+
     fn write(&mut self, gpa: Gpa, bytes: &[u8]) {
         if let Some(offset) = self.apic_offset(gpa) {
             let mut value = [0; 8];
