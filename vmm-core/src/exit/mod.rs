@@ -29,6 +29,8 @@ pub enum Next {
     Resume,
     /// Lets another vCPU run first.
     Yield,
+    /// Spins: lets another vCPU run first, if possible one of its domain.
+    Spin,
     /// Waits for an event.
     Block,
     /// Stops.
@@ -131,7 +133,7 @@ fn dispatch(v: &mut Running<'_>, exit: Exit) -> Outcome {
         Exit::Exception(info) => exception::handle(v, info),
         Exit::Nmi => host_nmi(),
         Exit::Xsetbv => cr::xsetbv(v),
-        Exit::Pause => Outcome::Then(Next::Yield),
+        Exit::Pause => Outcome::Then(Next::Spin),
         Exit::Wbinvd | Exit::Invd => Outcome::Done,
         Exit::TripleFault => idle::triple_fault(v),
         Exit::Rdpmc => Outcome::Fault(GuestFault::GP0),

@@ -171,6 +171,24 @@ impl<T: Seated> Queue<T> {
         }
     }
 
+    /// The place of a vCPU that waits for what one of those `wanted` does: behind the one of them
+    /// that is next, and all before it, if that one is no more than the allowance ahead; else as
+    /// [`Queue::behind_first`].
+    #[must_use]
+    pub fn behind(&self, account: &Account, wanted: impl Fn(&T) -> bool) -> Place {
+        let wanted = self.waiting.iter().filter(|(_, one)| wanted(&one.vcpu));
+        let next = wanted.map(|((evt, _), _)| *evt).min();
+        let weight = u64::from(account.share().weight.get());
+        let limit = account.evt().saturating_add(self.allowance / weight);
+        match next.filter(|&evt| evt <= limit) {
+            Some(evt) => Place {
+                evt: account.evt().max(evt),
+                ..Place::of(account)
+            },
+            None => self.behind_first(account),
+        }
+    }
+
     /// Adds a vCPU; true when it is next.
     pub fn insert(&mut self, Place { evt, avt }: Place, vcpu: T) -> bool {
         self.came = self.came.wrapping_add(1);

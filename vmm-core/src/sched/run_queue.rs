@@ -1,5 +1,6 @@
 //! The vCPUs of one pCPU that do not run: those that wait for it, and those that wait for a time.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::heap::{Heap, Seat, Seated};
@@ -17,6 +18,8 @@ pub enum Stop {
     Preempted,
     /// It lets others go first.
     Yielded,
+    /// It spins, for a lock that another vCPU of its domain may have.
+    Spun,
     /// It waits for an event, at most until the time given.
     Asleep(Tsc),
     /// It is no longer the scheduler's.
@@ -105,6 +108,11 @@ impl RunQueue {
             }
             Stop::Yielded => {
                 let place = self.ready.behind_first(&account);
+                self.ready.insert(place, vcpu.clone());
+            }
+            Stop::Spun => {
+                let sibling = |other: &VcpuRef| Arc::ptr_eq(other.domain(), vcpu.domain());
+                let place = self.ready.behind(&account, sibling);
                 self.ready.insert(place, vcpu.clone());
             }
             Stop::Asleep(deadline) => {

@@ -30,6 +30,8 @@ enum Leave {
     Preempted,
     /// It lets others go first.
     Yielded,
+    /// It spins, and lets others go first.
+    Spun,
     /// It waits for an event. It was put to sleep before it could be woken.
     Blocked,
     /// The guest stopped it.
@@ -111,6 +113,7 @@ fn leave_cpu(
         Leave::Blocked => return,
         Leave::Preempted => Stop::Preempted,
         Leave::Yielded => Stop::Yielded,
+        Leave::Spun => Stop::Spun,
         Leave::Offline => {
             vcpu.enter_runstate(runstate::Kind::Offline, now);
             cpu.run_queue.lock().stop(vcpu, Stop::Gone, now);
@@ -165,6 +168,11 @@ impl Turn {
     fn is_over(&self, queue: &RunQueue, now: Tsc) -> bool {
         self.work <= now || queue.is_over(now)
     }
+}
+
+/// True when the vCPU that runs on a pCPU may let others go first.
+fn may_yield(cpu: &PerCpu) -> bool {
+    cpu.run_queue.lock().ready.may_yield(Tsc::now().0)
 }
 
 /// When a pCPU has a round of [`leftovers`] to do, or long work to go on with.
@@ -316,10 +324,8 @@ impl Running<'_> {
     fn act(&mut self, cpu: &PerCpu, next: Next) -> Option<Leave> {
         match next {
             Next::Resume => None,
-            Next::Yield => {
-                let others = cpu.run_queue.lock().ready.may_yield(Tsc::now().0);
-                others.then_some(Leave::Yielded)
-            }
+            Next::Yield => may_yield(cpu).then_some(Leave::Yielded),
+            Next::Spin => may_yield(cpu).then_some(Leave::Spun),
             Next::Block => {
                 let leave = self.block(cpu);
                 if leave.is_none() {

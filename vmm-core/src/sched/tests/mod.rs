@@ -4,3 +4,4 @@ mod fluid;
 mod shares;
 mod sim;
 mod wakes;
+mod yields;

@@ -50,6 +50,17 @@ pub(super) struct Member {
     seat: Seat,
 }
 
+impl Member {
+    pub(super) fn new(id: usize) -> Self {
+        let seat = Seat::new();
+        Self { id, seat }
+    }
+
+    pub(super) fn id(&self) -> usize {
+        self.id
+    }
+}
+
 impl Seated for Rc<Member> {
     fn seat(&self) -> &Seat {
         &self.seat
@@ -118,10 +129,7 @@ impl Sim {
             sim.vcpus.push(Vcpu {
                 kind: *kind,
                 account: Account::new(kind.share),
-                member: Rc::new(Member {
-                    id,
-                    seat: Seat::new(),
-                }),
+                member: Rc::new(Member::new(id)),
                 home: allowed[id % allowed.len()],
                 burst,
                 wakes_at: Some(kind.life.0),
