@@ -167,7 +167,6 @@ pub unsafe fn enable(
     region: Hpa,
     controls: &Controls,
 ) -> Result<VmxOn, EnableError> {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
     open_feature_control()?;
     // SAFETY: 2: the fixed bits are this machine's.
     unsafe { set_fixed_bits(controls) }?;
@@ -175,13 +174,7 @@ pub unsafe fn enable(
     unsafe { write_revision(virt, controls.revision) };
     // SAFETY: 1, and CR4.VMXE was just set.
     unsafe { instr::vmxon(region) }.map_err(EnableError::Vmxon)?;
-    let on = VmxOn {
-        id: NEXT.fetch_add(1, Ordering::Relaxed),
-        current: Cell::new(NO_VMCS),
-        in_use: Cell::new(false),
-        features: controls.features,
-        cpu: PhantomData,
-    };
+    let on = VmxOn::new(controls.features);
     on.flush_all();
     Ok(on)
 }
@@ -217,6 +210,24 @@ unsafe fn set_fixed_bits(controls: &Controls) -> Result<(), EnableError> {
 }
 
 impl VmxOn {
+    fn new(features: Features) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            current: Cell::new(NO_VMCS),
+            in_use: Cell::new(false),
+            features,
+            cpu: PhantomData,
+        }
+    }
+
+    /// The model of a CPU that each thread of a host has (`instr/model.rs`).
+    #[cfg(not(target_os = "none"))]
+    #[must_use]
+    pub fn of_thread(features: Features) -> Self {
+        Self::new(features)
+    }
+
     /// Drops all guest translations cached on this CPU.
     pub fn flush_all(&self) {
         let ept = invept(InveptKind::All);

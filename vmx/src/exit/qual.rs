@@ -148,7 +148,7 @@ impl SegmentReg {
 }
 
 /// An EPT violation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "one per bit of the qualification"

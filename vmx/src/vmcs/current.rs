@@ -98,6 +98,13 @@ impl<'a> CurrentVmcs<'a> {
         }
     }
 
+    /// Sets a field of what a VM exit leaves, for a host, which has none.
+    #[cfg(not(target_os = "none"))]
+    pub fn set_exit_field<T: Value>(&mut self, field: Field<T, field::Ro>, value: T) {
+        // SAFETY: no VM entry comes of this VMCS.
+        unsafe { self.write_any(field, value) };
+    }
+
     /// Enters the guest and returns at the next VM exit, with no more read than the exit reason.
     ///
     /// `regs` must stay at one address for the fastest entry: `HOST_RSP` is rewritten when it
