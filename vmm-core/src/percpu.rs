@@ -17,7 +17,6 @@ use vmx::cpu::{apic, msr};
 
 use crate::attention::Attention;
 use crate::domain::VcpuRef;
-use crate::mm::directmap::to_usize;
 use crate::platform::VECTOR_WAKE;
 use crate::sched::RunQueue;
 
@@ -75,14 +74,17 @@ pub fn install(id: u32, apic_id: u32) {
     }));
     let address = core::ptr::from_ref(cpu).addr() as u64;
     cpu.self_address.set(address);
-    // SAFETY: GS is the hypervisor's own in root mode (the VMCS gives the guest its own base),
-    // and the structure is never freed.
-    unsafe { msr::write(msr::IA32_GS_BASE, address) };
+    if cfg!(target_os = "none") {
+        // SAFETY: GS is the hypervisor's own in root mode (the VMCS gives the guest its own base),
+        // and the structure is never freed.
+        unsafe { msr::write(msr::IA32_GS_BASE, address) };
+    }
     CPUS[id as usize].call_once(|| cpu);
     END.fetch_max(id as usize + 1, Ordering::Release);
 }
 
 /// The calling pCPU's structure.
+#[cfg(target_os = "none")]
 #[must_use]
 pub fn current() -> &'static PerCpu {
     let address: u64;
@@ -91,9 +93,21 @@ pub fn current() -> &'static PerCpu {
         core::arch::asm!("mov {}, gs:[0]", out(reg) address,
             options(nostack, preserves_flags, pure, readonly));
     }
-    let pointer = core::ptr::with_exposed_provenance::<PerCpu>(to_usize(address));
+    let pointer =
+        core::ptr::with_exposed_provenance::<PerCpu>(crate::mm::directmap::to_usize(address));
     // SAFETY: as above; the structure is leaked and so lives for ever.
     unsafe { &*pointer }
+}
+
+/// The structure of the only pCPU that there is on a host.
+///
+/// # Panics
+/// Before [`install`].
+#[cfg(not(target_os = "none"))]
+#[expect(clippy::expect_used, reason = "tests set up what they use")]
+#[must_use]
+pub fn current() -> &'static PerCpu {
+    by_id(0).expect("the pCPU is installed")
 }
 
 /// True once [`install`] ran for the pCPU with this index.

@@ -1,6 +1,7 @@
 //! From a machine that boot has brought up to domains that run, and on until the last has ended.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Once;
@@ -11,7 +12,7 @@ use vmx::cpu::speculation::Mitigations;
 use vmx::cpu::{dr, fpu};
 
 use crate::boot_info::BootInfo;
-use crate::domain::{ShutdownReason, build, lifecycle, list};
+use crate::domain::{Domain, ShutdownReason, build, lifecycle, list};
 use crate::machine::{self, Machine, refuse};
 use crate::mm::directmap;
 use crate::mm::frame::{Owner, frames};
@@ -175,18 +176,8 @@ pub fn reap(breaks: &mut Breaks<'_>) {
     while let Some(domain) = lifecycle::take_ended() {
         let reason = domain.life.ending().unwrap_or(ShutdownReason::Crash);
         let lived = domain.clock.system_time(time::Tsc::now());
-        let (id, index, name) = (domain.id, domain.config_index, domain.name.clone());
-        stats::report_domain(&domain);
-        breaks.give_way();
-        console::detach(&domain);
-        breaks.give_way();
-        store::release(&domain);
-        breaks.give_way();
-        list::remove(id);
-        domain.release(breaks);
-        drop(domain);
-        breaks.give_way();
-        stats::report_end(id, &name);
+        let (index, name) = (domain.config_index, domain.name.clone());
+        free(domain, breaks);
         if wants_restart(index, reason) {
             if lived < SHORTEST_LIFE_NS {
                 log::error!("{name}: not restarted: it asked for that within a second");
@@ -203,6 +194,22 @@ pub fn reap(breaks: &mut Breaks<'_>) {
             );
         }
     }
+}
+
+/// Frees a domain whose vCPUs have all left.
+pub(crate) fn free(domain: Arc<Domain>, breaks: &mut Breaks<'_>) {
+    let (id, name) = (domain.id, domain.name.clone());
+    stats::report_domain(&domain);
+    breaks.give_way();
+    console::detach(&domain);
+    breaks.give_way();
+    store::release(&domain);
+    breaks.give_way();
+    list::remove(id);
+    domain.release(breaks);
+    drop(domain);
+    breaks.give_way();
+    stats::report_end(id, &name);
 }
 
 fn wants_restart(config_index: usize, reason: ShutdownReason) -> bool {

@@ -129,10 +129,19 @@ fn next_id() -> Option<DomId> {
 /// # Errors
 /// [`CreateError`]; whatever had been allocated is free again.
 pub fn create(config_index: usize, breaks: &mut Breaks<'_>) -> Result<Arc<Domain>, CreateError> {
+    check_memory(&machine::config().domains[config_index])?;
+    let id = next_id().ok_or(CreateError::NoId)?;
+    create_as(config_index, id, breaks)
+}
+
+/// The same, with an id that no domain has.
+pub(crate) fn create_as(
+    config_index: usize,
+    id: DomId,
+    breaks: &mut Breaks<'_>,
+) -> Result<Arc<Domain>, CreateError> {
     let machine = machine::get();
     let config = &machine.archive.config().domains[config_index];
-    check_memory(config)?;
-    let id = next_id().ok_or(CreateError::NoId)?;
     let mut stats = BuildStats::start();
     let mut p2m = P2m::new(id, limits(machine, config))?;
     let mut give_way = || breaks.give_way();

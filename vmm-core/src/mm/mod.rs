@@ -11,5 +11,5 @@ pub mod p2m;
 pub mod page;
 pub mod scratch;
 pub mod span;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -483,6 +483,13 @@ impl Running<'_> {
         }
     }
 
+    /// Does what others have asked of the vCPU, on a host that runs no guest; true when it stops.
+    #[cfg(feature = "testing")]
+    pub(crate) fn settle(&mut self) -> bool {
+        self.end_poll();
+        self.serve_signals().is_some()
+    }
+
     fn serve_signals(&mut self) -> Option<Leave> {
         let signals = self.vcpu.take_signals();
         if signals.contains(Signals::DIE) {

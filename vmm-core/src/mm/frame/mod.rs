@@ -283,7 +283,7 @@ impl FrameTable {
         owner: Owner,
         contents: impl Fn(Traces) -> Contents,
     ) -> Option<(Mfn, Traces)> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         if super::testing::allocation_fails() {
             return None;
         }
