@@ -13,6 +13,7 @@ mod build;
 mod ci;
 mod doctor;
 mod features;
+mod fuzz;
 mod gdb;
 mod image;
 mod lint;
@@ -63,6 +64,8 @@ enum Verb {
     Gdb(gdb::Args),
     /// Run the tests: host tier, then real images in emulated machines
     Test(test::Args),
+    /// Look for operations that break the hypervisor's parts, with libFuzzer on this machine
+    Fuzz(fuzz::Args),
     /// Run Xen's test suite (a built XTF tree), its verdicts beside Xen's
     Xtf(xtf::Args),
     /// Measure, as JSON and as a table
@@ -98,6 +101,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Verb::Run(args) => return run::run(&ws, &args),
         Verb::Gdb(args) => gdb::run(&ws, &args)?,
         Verb::Test(args) => return test::run(&ws, &args),
+        Verb::Fuzz(args) => return fuzz::run(&ws, &args),
         Verb::Xtf(args) => return xtf::run(&ws, &args),
         Verb::Bench(args) => bench::run(&ws, &args)?,
         Verb::Lint(args) => lint::run(&ws, &args)?,

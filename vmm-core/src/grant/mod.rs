@@ -36,6 +36,8 @@ mod maptrack;
 pub mod ops;
 mod pin;
 mod swap;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod version;
 
 use alloc::vec::Vec;

@@ -33,6 +33,8 @@ mod perms;
 mod quota;
 mod request;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -73,7 +73,7 @@ impl Usage {
         self.memory = self.memory.saturating_sub(bytes);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) const fn memory(&self) -> usize {
         self.memory
     }

@@ -17,7 +17,9 @@ const RULE: &[(&str, &[&str])] = &[
         &["abi", "ept", "pv-drivers", "system", "vmx", "xenstore"],
     ),
     ("boot", &["abi", "pv-drivers", "vmm-core", "vmx"]),
-    ("guests", &["abi", "pv-drivers"]),
+    ("calls", &["abi"]),
+    ("guests", &["abi", "calls", "pv-drivers"]),
+    ("fuzz", &["abi", "calls", "vmm-core", "vmx", "xenstore"]),
     ("xtask", &["system"]),
 ];
 

@@ -9,18 +9,56 @@ use super::runner::Tally;
 use super::{Case, Scenario, Tier};
 use crate::workspace::Workspace;
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "host",
-    tier: Tier::Host,
-    about: "unit and property tests of every crate's logic",
-    limit: Duration::from_secs(1800),
-    run: check,
-}];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "host",
+        tier: Tier::Host,
+        about: "unit and property tests of every crate's logic",
+        limit: Duration::from_secs(1800),
+        run: check,
+    },
+    Scenario {
+        name: SOAK,
+        tier: Tier::Host,
+        about: "a million random operations on the hypervisor's parts, from a seed",
+        limit: Duration::from_secs(900),
+        run: check,
+    },
+];
+
+const SOAK: &str = "soak";
+/// Random operations of one run.
+const OPERATIONS: u64 = 1_000_000;
 
 fn check(case: &Case<'_>) -> Result<()> {
-    let tally = run(case.artifacts.workspace())?;
+    let tally = run(case.artifacts.workspace(), case.scenario, case.seed)?;
     ensure!(tally.failed == 0, "{} tests failed", tally.failed);
     Ok(())
+}
+
+/// Runs the interpreters of `tests/fuzz` on the bytes of a generator.
+fn soak(ws: &Workspace, seed: u64) -> Result<Tally> {
+    let [operations, seed] = [OPERATIONS, seed].map(|number| number.to_string());
+    let done = cargo()
+        .args(["run", "--quiet", "--package", "fuzz", "--bin", "soak", "--"])
+        .args([operations, seed])
+        .current_dir(ws.root())
+        .output()
+        .context("cannot run cargo")?;
+    print!("{}", String::from_utf8_lossy(&done.stdout));
+    ensure!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(Tally {
+        passed: 1,
+        failed: 0,
+    })
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// What cargo is asked for, one after the other: all crates that build for this machine, the
@@ -40,8 +78,11 @@ const RUNS: &[&[&str]] = &[
     ],
 ];
 
-/// Runs them all; what a failure says is shown.
-pub(super) fn run(ws: &Workspace) -> Result<Tally> {
+/// Runs one of the two; what a failure says is shown.
+pub(super) fn run(ws: &Workspace, scenario: &Scenario, seed: u64) -> Result<Tally> {
+    if scenario.name == SOAK {
+        return soak(ws, seed);
+    }
     let mut tally = Tally::default();
     for args in RUNS {
         let run = cargo_test(ws, args)?;
@@ -57,8 +98,7 @@ pub(super) fn run(ws: &Workspace) -> Result<Tally> {
 }
 
 fn cargo_test(ws: &Workspace, args: &[&str]) -> Result<Tally> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let done = Command::new(cargo)
+    let done = cargo()
         .args(["test", "--quiet", "--no-fail-fast"])
         .args(args)
         .env("TESSERA_TEST_KERNELS", ws.cache().join("guests"))

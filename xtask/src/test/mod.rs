@@ -204,7 +204,7 @@ mod tests {
         assert!(matrix > 20);
         assert!(default > count(&args(&quick, &[])));
         assert!(default <= all().len() - matrix);
-        assert_eq!(count(&args(&[Tier::Host], &[])), 1);
+        assert_eq!(count(&args(&[Tier::Host], &[])), 2);
         assert_eq!(count(&args(&[Tier::Host], &["linux"])), 0);
         assert!(count(&args(&[], &["linux"])) >= 4);
     }

@@ -43,7 +43,7 @@ pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize, seed: u64) -
         .partition(|scenario| scenario.tier == Tier::Host);
     for scenario in on_host {
         let begun = Instant::now();
-        let counts = host::run(ws);
+        let counts = host::run(ws, &scenario, seed);
         let result = match &counts {
             Ok(counts) if counts.failed == 0 => Ok(()),
             Ok(counts) => Err(anyhow!("{} tests failed (see above)", counts.failed)),

@@ -6,8 +6,6 @@
 )]
 
 mod fifo;
-mod hostile;
-mod model;
 mod ports;
 mod two_level;
 

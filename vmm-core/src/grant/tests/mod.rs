@@ -8,10 +8,8 @@
 
 extern crate std;
 
-mod model;
 mod sharing;
 mod table;
-mod world;
 
 use abi::{DomId, Gfn, GrantRef};
 use core::sync::atomic::Ordering::SeqCst;

@@ -1,8 +1,8 @@
 //! Mapping and copying between domains: rights, statuses, ownership, ends.
 
 use super::super::ops::{Side, Span};
-use super::world::{Dom, RAM, doms, end_use};
 use super::*;
+use crate::grant::testing::{Dom, RAM, doms, end_use};
 use abi::grant_table::{flags, status, v1};
 
 use crate::mm::frame::Owner;

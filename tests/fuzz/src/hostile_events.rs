@@ -1,12 +1,20 @@
 //! A guest that writes anything anywhere in the pages it shares, at any time.
 
-extern crate std;
-use std::{vec, vec::Vec};
+use std::sync::atomic::Ordering::SeqCst;
 
-use proptest::prelude::{Strategy, any, prop_oneof, proptest};
+use abi::event_channel::virq;
+use abi::{DomId, EvtchnPort, VcpuId};
+use calls::Choice;
+use vmm_core::evtchn::{EvtchnTable, Width};
+use vmm_core::mm::frame::Owner;
+use vmm_core::mm::page::PageRef;
+use vmm_core::mm::testing;
 
-use super::super::Width;
-use super::{EvtchnPort, EvtchnTable, OTHER, PageRef, SeqCst, VcpuId, page, table, virq};
+use crate::Input;
+
+const OTHER: DomId = DomId(7);
+const LIMIT: u32 = 1023;
+const VCPUS: u32 = 3;
 
 /// One thing that happens to a domain.
 #[derive(Clone, Copy, Debug)]
@@ -27,37 +35,63 @@ enum Step {
     Reset,
 }
 
-fn port() -> impl Strategy<Value = u32> {
-    prop_oneof![8 => 0u32..40, 1 => any::<u32>(), 1 => 1020u32..1030]
+fn port(input: &mut Input<'_>) -> u32 {
+    match input.below(10) {
+        0 => word(input),
+        1 => 1020 + input.below(10),
+        _ => input.below(40),
+    }
 }
 
-fn value() -> impl Strategy<Value = u32> {
-    // Plausible event words hurt more than noise.
-    let word = (0u32..16, 0u32..40).prop_map(|(flags, link)| flags << 28 | link);
-    prop_oneof![word, any::<u32>()]
+fn word(input: &mut Input<'_>) -> u32 {
+    u32::from_le_bytes(input.bytes())
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let vcpu = 0u32..4;
-    prop_oneof![
-        8 => (any::<u8>(), 0u16..64, value())
-            .prop_map(|(page, word, value)| Step::Scribble { page, word, value }),
-        4 => any::<u8>().prop_map(Step::Open),
-        1 => port().prop_map(Step::Close),
-        1 => port().prop_map(Step::Send),
-        2 => port().prop_map(Step::Unmask),
-        8 => port().prop_map(Step::Deliver),
-        1 => (port(), vcpu.clone()).prop_map(|(port, vcpu)| Step::Move { port, vcpu }),
-        1 => (port(), 0u32..18).prop_map(|(port, priority)| Step::Priority { port, priority }),
-        1 => (vcpu.clone(), any::<u16>())
-            .prop_map(|(vcpu, offset)| Step::Control { vcpu, offset: u32::from(offset) & !7 }),
-        1 => proptest::strategy::Just(Step::Expand),
-        1 => (vcpu.clone(), any::<u16>())
-            .prop_map(|(vcpu, offset)| Step::Register { vcpu, offset: u32::from(offset) & !7 }),
-        1 => (vcpu, port()).prop_map(|(vcpu, port)| Step::Poll { vcpu, port }),
-        1 => any::<bool>().prop_map(Step::Narrow),
-        1 => proptest::strategy::Just(Step::Reset),
-    ]
+/// Plausible event words hurt more than noise.
+fn value(input: &mut Input<'_>) -> u32 {
+    if input.flip() {
+        input.below(16) << 28 | input.below(40)
+    } else {
+        word(input)
+    }
+}
+
+fn step(input: &mut Input<'_>) -> Step {
+    let vcpu = input.below(4);
+    let offset = word(input) & 0xfff8;
+    match input.below(32) {
+        0..=7 => Step::Scribble {
+            page: input.bytes::<1>()[0],
+            word: u16::try_from(input.below(64)).expect("a small number"),
+            value: value(input),
+        },
+        8..=11 => Step::Open(input.bytes::<1>()[0]),
+        12 => Step::Close(port(input)),
+        13 => Step::Send(port(input)),
+        14..=15 => Step::Unmask(port(input)),
+        16..=23 => Step::Deliver(port(input)),
+        24 => Step::Move {
+            port: port(input),
+            vcpu,
+        },
+        25 => Step::Priority {
+            port: port(input),
+            priority: input.below(18),
+        },
+        26 => Step::Control { vcpu, offset },
+        27 => Step::Expand,
+        28 => Step::Register { vcpu, offset },
+        29 => Step::Poll {
+            vcpu,
+            port: port(input),
+        },
+        30 => Step::Narrow(input.flip()),
+        _ => Step::Reset,
+    }
+}
+
+fn page() -> PageRef {
+    testing::page(Owner::Hypervisor)
 }
 
 fn scribble(pages: &[PageRef], page: u8, word: u16, value: u32) {
@@ -128,17 +162,20 @@ impl Domain {
     }
 }
 
-proptest! {
-    /// Nothing the guest writes makes an operation panic or run on, and at the end every port
-    /// can be closed and opened again.
-    #[test]
-    fn the_table_survives(steps in proptest::collection::vec(step(), 1..150)) {
-        let (table, shared) = table(3);
-        let mut domain = Domain { table, pages: [shared].into() };
-        for step in steps {
-            domain.ask(step);
-        }
-        domain.reset();
-        assert_eq!(domain.table.bind_ipi(VcpuId(0)), Ok(EvtchnPort(1)));
+/// Nothing the guest writes makes an operation panic or run on, and at the end every port can be
+/// closed and opened again.
+pub(crate) fn run(input: &mut Input<'_>) -> u64 {
+    let shared = page();
+    let mut domain = Domain {
+        table: EvtchnTable::new(LIMIT, VCPUS, shared.clone()),
+        pages: vec![shared],
+    };
+    let mut done = 0;
+    while !input.is_empty() {
+        domain.ask(step(input));
+        done += 1;
     }
+    domain.reset();
+    assert_eq!(domain.table.bind_ipi(VcpuId(0)), Ok(EvtchnPort(1)));
+    done
 }

@@ -1,14 +1,16 @@
 //! Random calls of three domains, in any order, with ends in between, against a model that knows
 //! nothing but sets: who has mapped what of whom. Guests keep to no rule about their entries.
 
-use super::super::ops::{Side, Span};
-use super::world::{Dom, RAM};
-use super::*;
-use abi::grant_table::{flags, status, v1};
-use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof, proptest};
-
 use std::collections::BTreeMap;
-use std::vec::Vec;
+use std::sync::atomic::Ordering::SeqCst;
+
+use abi::Gfn;
+use abi::grant_table::{flags, status, v1};
+use calls::Choice;
+use vmm_core::grant::ops::{Side, Span};
+use vmm_core::grant::testing::{Dom, RAM};
+
+use crate::Input;
 
 const GREFS: u32 = 4;
 const FIRST: u32 = 8;
@@ -57,24 +59,47 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let dom = || 0usize..3;
-    let gref = || FIRST..FIRST + GREFS;
-    let at = || PLACES;
-    prop_oneof![
-        6 => (dom(), dom(), gref(), 0..9u32, any::<bool>()).prop_map(
-            |(by, to, gref, gfn, readonly)| Step::Grant { by, to, gref, gfn, readonly }
-        ),
-        2 => (dom(), gref(), any::<u32>())
-            .prop_map(|(by, gref, header)| Step::Scribble { by, gref, header }),
-        8 => (dom(), dom(), gref(), at(), any::<bool>())
-            .prop_map(|(by, of, gref, at, write)| Step::Map { by, of, gref, at, write }),
-        6 => (dom(), 0u32..8, at()).prop_map(|(by, handle, at)| Step::Unmap { by, handle, at }),
-        3 => (dom(), dom(), gref(), any::<bool>())
-            .prop_map(|(by, of, gref, out)| Step::Copy { by, of, gref, out }),
-        1 => (dom(), 0..RAM).prop_map(|(by, gfn)| Step::Balloon { by, gfn }),
-        1 => dom().prop_map(|who| Step::Die { who }),
-    ]
+fn step(input: &mut Input<'_>) -> Step {
+    let (by, of) = (input.index(3), input.index(3));
+    let gref = FIRST + input.below(GREFS);
+    let at = PLACES.start + u64::from(input.below(6));
+    match input.below(27) {
+        0..=5 => Step::Grant {
+            by,
+            to: of,
+            gref,
+            gfn: input.below(9),
+            readonly: input.flip(),
+        },
+        6..=7 => Step::Scribble {
+            by,
+            gref,
+            header: u32::from_le_bytes(input.bytes()),
+        },
+        8..=15 => Step::Map {
+            by,
+            of,
+            gref,
+            at,
+            write: input.flip(),
+        },
+        16..=21 => Step::Unmap {
+            by,
+            handle: input.below(8),
+            at,
+        },
+        22..=24 => Step::Copy {
+            by,
+            of,
+            gref,
+            out: input.flip(),
+        },
+        25 => Step::Balloon {
+            by,
+            gfn: u64::from(input.below(8)),
+        },
+        _ => Step::Die { who: by },
+    }
 }
 
 /// A mapping in the model.
@@ -308,21 +333,28 @@ fn mark(dom: &Dom, gfn: u64) -> u64 {
     u64::from(dom.id.0) << 32 | 1 << 20 | gfn
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+/// Operations of one world at most: what domains there are end sooner or later.
+const MOST: u64 = 120;
 
-    #[test]
-    fn sharing_agrees_with_the_model(
-        steps in proptest::collection::vec(step(), 1..80),
-        order in proptest::sample::select(std::vec![
-            [0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0],
-        ]),
-    ) {
+pub(crate) fn run(input: &mut Input<'_>) -> u64 {
+    let mut done = 0;
+    while !input.is_empty() {
         let mut world = World::new();
-        for step in steps {
-            world.step(step);
+        let before = done;
+        while !input.is_empty() && done - before < MOST {
+            world.step(step(input));
             world.check();
+            done += 1;
         }
-        world.end(order);
+        const ORDERS: [[usize; 3]; 6] = [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ];
+        world.end(ORDERS[input.index(ORDERS.len())]);
     }
+    done
 }
