@@ -60,6 +60,7 @@ impl<'a> Writer<'a> {
                 b'r' => self.put(choice.below(12).into(), 4, 4),
                 b'x' => self.put(word(choice, places), 4, 4),
                 b'l' => self.long(small(choice).into()),
+                b'|' => self.at = self.at.next_multiple_of(quad),
                 b'k' => self.long(index_or_frame(choice, places)),
                 b'g' => self.long(frame(choice, places)),
                 b'G' => self.put(frame(choice, places), 8, quad),

@@ -38,6 +38,8 @@ pub struct Shape {
     /// | | `h` number | `v` vCPU | `k` frame or index | `A` address |
     /// | | `e` offset | `n` number, `i` below 40 | `a` pointer | `q` any |
     /// | | | `o` offset, `r` grant or handle, `x` any | `l` number | |
+    ///
+    /// A `|` ends a structure within it.
     pub fields: &'static str,
     /// It may end the domain that calls, or stop the vCPU for good.
     pub ends: bool,
@@ -162,8 +164,8 @@ pub const SHAPES: &[Shape] = &[
     grant(gnttab::UNMAP_GRANT_REF, "AArh"),
     grant(gnttab::UNMAP_GRANT_REF, "AArh"),
     grant(gnttab::SETUP_TABLE, "dnha"),
-    grant(gnttab::COPY, "kdekdeehh"),
-    grant(gnttab::COPY, "kdekdeehh"),
+    grant(gnttab::COPY, "kde|kde|ehh"),
+    grant(gnttab::COPY, "kde|kde|ehh"),
     grant(gnttab::QUERY_SIZE, "dnnh"),
     grant(gnttab::SET_VERSION, "n"),
     grant(gnttab::GET_VERSION, "dn"),

@@ -138,7 +138,7 @@ mod tests {
         let mut frames = [[0u32; 1024]; 2];
         let [mut a, mut b] = [0, 1].map(|index| {
             let frame = NonNull::from(&mut frames[index]).cast();
-            let region = Hpa::new(index as u64 + 1 << 12);
+            let region = Hpa::new((index as u64 + 1) << 12);
             // SAFETY: the frame is this VMCS's alone for the test, and the model does not touch it.
             unsafe { Vmcs::new(frame, region, 1) }
         });

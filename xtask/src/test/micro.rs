@@ -40,6 +40,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: grants,
     },
     Scenario {
+        name: "guests-fuzz",
+        tier: Tier::Bochs,
+        about: "100,000 random calls and accesses, from a seed, beside a witness",
+        limit: Duration::from_secs(600),
+        run: fuzz,
+    },
+    Scenario {
         name: "guests-pairs",
         tier: Tier::Bochs,
         about: "two domains and their channels; one that gives memory, one that takes all",
@@ -249,6 +256,25 @@ fn two_cpus_packaged(case: &Case<'_>) -> Result<()> {
 
 fn grants(case: &Case<'_>) -> Result<()> {
     all_pass(case, 2, &[Guest::smp("grant_race")])
+}
+
+/// A guest that does anything, beside one that looks after itself; `--seed` has it do something
+/// else.
+fn fuzz(case: &Case<'_>) -> Result<()> {
+    let hostile = Guest {
+        // A domain's description is a constant everywhere else.
+        cmdline: format!("seed={} peer=1", case.seed).leak(),
+        ..Guest::smp("hostile")
+    };
+    let witness = Guest {
+        cmdline: "peer=2",
+        ..Guest::new("witness")
+    };
+    let said = boot(case, 2, &[witness, hostile])?;
+    // It may have chosen any reason for its end.
+    verdicts(&said, "witness", &[witness, hostile])?;
+    said.line_with(&["witness", "shut down: poweroff"])?;
+    said.ended_well()
 }
 
 fn pairs(case: &Case<'_>) -> Result<()> {

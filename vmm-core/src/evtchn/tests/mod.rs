@@ -1,7 +1,6 @@
-//! Event channels against a guest that plays by the rules, and one that does not.
+//! Event channels against a guest that plays by the rules.
 #![expect(
     clippy::arithmetic_side_effects,
-    clippy::wildcard_enum_match_arm,
     reason = "tests choose their own numbers"
 )]
 

@@ -2,7 +2,6 @@
 //! guest that keeps to nothing.
 #![expect(
     clippy::arithmetic_side_effects,
-    clippy::wildcard_enum_match_arm,
     reason = "tests choose their own numbers"
 )]
 
