@@ -137,10 +137,11 @@ pub fn introduce(control: &mut Control<'_>, domain: &Domain) -> Result<(), xenst
     Ok(())
 }
 
-/// Removes what [`introduce`] made in domain 0's part of the store; what it made in the domain's
-/// own goes with that.
+/// Removes what [`introduce`] made in domain 0's part of the store, where nothing is written any
+/// more; what it made in the domain's own goes with that.
 pub fn forget(control: &mut Control<'_>, domain: &Domain) {
     for device in &domain.devices.0 {
+        device.link.lock().state = XenbusState::Closed;
         control.unwatch(watch_number(domain.id, device.slot));
         control.remove(&keys::back_home(device.driver.kind(), domain.id));
     }
@@ -274,7 +275,7 @@ impl Device {
         store::control(|control| {
             let mut keys = self.keys(control, domain.id);
             let mut link = self.link.lock();
-            // Otherwise somebody else was first.
+            // Otherwise somebody else was first, or the domain has ended.
             if link.state == XenbusState::Connected {
                 let said = self.give_up(&mut link, &mut keys, domain, &Refusal::Index);
                 if said.is_err() {
