@@ -11,13 +11,14 @@ use abi::blkif::{SECTOR_SIZE, SEGMENTS_PER_PAGE, Segment, status};
 use heapless::Vec;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
-use super::proto::{Body, ENTRY_MAX, Kind, Protocol, Request, Segments};
+use super::proto::{Body, ENTRY_MAX, Entry, Kind, Protocol, Request, Segments};
 use super::{Disk, IoError, Piece};
 use crate::ring::{self, Broken, Memory};
 use crate::shared_page::SharedPage;
 
 /// The most segments of an indirect request, for `feature-max-indirect-segments`.
 pub const MAX_INDIRECT_SEGMENTS: usize = 256;
+// So they are all in the first page.
 const _: () = assert!(MAX_INDIRECT_SEGMENTS <= SEGMENTS_PER_PAGE);
 
 /// Sectors in a page.
@@ -130,7 +131,9 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
                 sector,
                 segments,
             } => {
-                let result = self.transfer(grants, disk, kind, sector, segments);
+                let result = self
+                    .gather(grants, &entry, segments)
+                    .and_then(|()| self.transfer(grants, disk, kind, sector));
                 *left = left.saturating_sub(self.segments.len().max(1));
                 result.map_or(status::ERROR, |()| status::OKAY)
             }
@@ -187,9 +190,7 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         disk: &impl Disk,
         kind: Kind,
         sector: u64,
-        segments: Segments,
     ) -> Result<(), IoError> {
-        self.gather(grants, segments)?;
         let sectors = check(&self.segments)?;
         let writes = kind != Kind::Read;
         let in_range = if writes && sectors != 0 {
@@ -230,24 +231,27 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
     }
 
     /// Takes a private copy of a request's segments.
-    fn gather(&mut self, grants: &impl Grants, segments: Segments) -> Result<(), IoError> {
+    fn gather(
+        &mut self,
+        grants: &impl Grants,
+        entry: &Entry,
+        segments: Segments,
+    ) -> Result<(), IoError> {
         self.segments.clear();
-        let (count, grefs) = match segments {
-            Segments::Direct(segments) => {
-                return self
-                    .segments
-                    .extend_from_slice(&segments)
-                    .map_err(|_| IoError);
+        match segments {
+            Segments::Direct(count) => {
+                for index in 0..count {
+                    let segment = self.protocol.segment(entry, index).ok_or(IoError)?;
+                    self.segments.push(segment).map_err(|_| IoError)?;
+                }
             }
-            Segments::Indirect { count, grefs } => (usize::from(count), grefs),
-        };
-        let new = Segment::new_zeroed();
-        self.segments.resize(count, new).map_err(|_| IoError)?;
-        let pages = self.segments.chunks_mut(SEGMENTS_PER_PAGE).zip(grefs);
-        for (segments, gref) in pages {
-            let out = segments.as_mut_bytes();
-            let read = grants.with_page(GrantRef(gref), false, |page| page.read(0, out));
-            read.ok_or(IoError)?;
+            Segments::Indirect { count, gref } => {
+                let (count, new) = (usize::from(count), Segment::new_zeroed());
+                self.segments.resize(count, new).map_err(|_| IoError)?;
+                let out = self.segments.as_mut_slice().as_mut_bytes();
+                let read = grants.with_page(GrantRef(gref), false, |page| page.read(0, out));
+                read.ok_or(IoError)?;
+            }
         }
         Ok(())
     }

@@ -1,17 +1,21 @@
 //! Requests and responses as they are in the ring, in the layouts of 64-bit and 32-bit front ends.
 
+use core::mem::offset_of;
+
 use abi::blkif::{
-    CompatRequest, CompatRequestDiscard, CompatRequestIndirect, CompatResponse, MAX_INDIRECT_PAGES,
+    CompatRequest, CompatRequestDiscard, CompatRequestIndirect, CompatResponse,
     Request as RawRequest, RequestDiscard, RequestIndirect, Response, Segment, op,
 };
 use abi::xenbus::protocol;
-use heapless::Vec;
 use zerocopy::{FromBytes, IntoBytes as _};
 
 pub use abi::blkif::MAX_SEGMENTS;
 
 /// The size of the larger layout's entries.
 pub const ENTRY_MAX: usize = size_of::<RawRequest>();
+
+/// A private copy of an entry of a ring.
+pub type Entry = [u8; ENTRY_MAX];
 
 /// The layout of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,21 +40,21 @@ pub enum Kind {
 }
 
 /// Where a request's segments are.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Segments {
-    /// In the request.
-    Direct(Vec<Segment, MAX_SEGMENTS>),
+    /// So many in the request: [`Protocol::segment`] takes them out.
+    Direct(u8),
     /// In pages of their own.
     Indirect {
         /// How many, in all pages together.
         count: u16,
-        /// The pages' grants.
-        grefs: [u32; MAX_INDIRECT_PAGES],
+        /// The first page's grant.
+        gref: u32,
     },
 }
 
 /// What a request says; nothing of it has been checked against the disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Body {
     /// Reads or writes.
     Transfer {
@@ -77,7 +81,7 @@ pub enum Body {
 }
 
 /// A request, with what its response has to repeat.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// The front end's number for it.
     pub id: u64,
@@ -85,6 +89,57 @@ pub struct Request {
     pub operation: u8,
     /// What it asks for.
     pub body: Body,
+}
+
+/// Where the fields are that differ between the layouts.
+struct Places {
+    id: usize,
+    sector: usize,
+    segments: usize,
+    discard_count: usize,
+    indirect_gref: usize,
+}
+
+const X86_64: Places = Places {
+    id: offset_of!(RawRequest, id),
+    sector: offset_of!(RawRequest, sector_number),
+    segments: offset_of!(RawRequest, seg),
+    discard_count: offset_of!(RequestDiscard, nr_sectors),
+    indirect_gref: offset_of!(RequestIndirect, indirect_grefs),
+};
+
+const X86_32: Places = Places {
+    id: offset_of!(CompatRequest, id),
+    sector: offset_of!(CompatRequest, sector_number),
+    segments: offset_of!(CompatRequest, seg),
+    discard_count: offset_of!(CompatRequestDiscard, nr_sectors),
+    indirect_gref: offset_of!(CompatRequestIndirect, indirect_grefs),
+};
+
+// All requests have these in the same places.
+const _: () = {
+    assert!(X86_64.id == offset_of!(RequestDiscard, id));
+    assert!(X86_64.id == offset_of!(RequestIndirect, id));
+    assert!(X86_64.sector == offset_of!(RequestDiscard, sector_number));
+    assert!(X86_64.sector == offset_of!(RequestIndirect, sector_number));
+    assert!(X86_32.id == offset_of!(CompatRequestDiscard, id));
+    assert!(X86_32.id == offset_of!(CompatRequestIndirect, id));
+    assert!(X86_32.sector == offset_of!(CompatRequestDiscard, sector_number));
+    assert!(X86_32.sector == offset_of!(CompatRequestIndirect, sector_number));
+    // The second byte: segments, flags, or the operation that an indirect request stands for.
+    assert!(offset_of!(RawRequest, nr_segments) == 1);
+    assert!(offset_of!(RequestDiscard, flag) == 1);
+    assert!(offset_of!(RequestIndirect, indirect_op) == 1);
+};
+
+/// Where an indirect request says how many segments it has.
+const INDIRECT_COUNT: usize = offset_of!(RequestIndirect, nr_segments);
+
+/// Bytes of an entry; our own offsets all lie inside it.
+#[inline]
+fn bytes<const N: usize>(entry: &Entry, at: usize) -> [u8; N] {
+    let field = entry.get(at..).and_then(<[u8]>::first_chunk);
+    field.copied().unwrap_or([0; N])
 }
 
 impl Protocol {
@@ -108,46 +163,51 @@ impl Protocol {
         }
     }
 
+    const fn places(self) -> &'static Places {
+        match self {
+            Self::X86_64 => &X86_64,
+            Self::X86_32 => &X86_32,
+        }
+    }
+
     /// Takes a request apart.
     #[must_use]
-    pub fn decode(self, entry: &[u8; ENTRY_MAX]) -> Request {
-        match (self, entry.first()) {
-            (Self::X86_64, Some(&op::DISCARD)) => {
-                let raw: RequestDiscard = prefix(entry);
-                discard(raw.id, raw.flag, raw.sector_number, raw.nr_sectors)
+    pub fn decode(self, entry: &Entry) -> Request {
+        let places = self.places();
+        let long = |at| u64::from_le_bytes(bytes(entry, at));
+        let [operation, detail] = bytes(entry, 0);
+        let (id, sector) = (long(places.id), long(places.sector));
+        match operation {
+            op::DISCARD => Request {
+                id,
+                operation,
+                body: Body::Discard {
+                    sector,
+                    count: long(places.discard_count),
+                    secure: detail & 1 != 0,
+                },
+            },
+            op::INDIRECT => {
+                let segments = Segments::Indirect {
+                    count: u16::from_le_bytes(bytes(entry, INDIRECT_COUNT)),
+                    gref: u32::from_le_bytes(bytes(entry, places.indirect_gref)),
+                };
+                transfer(id, detail, sector, segments)
             }
-            (Self::X86_32, Some(&op::DISCARD)) => {
-                let raw: CompatRequestDiscard = prefix(entry);
-                discard(
-                    raw.id.get(),
-                    raw.flag,
-                    raw.sector_number.get(),
-                    raw.nr_sectors.get(),
-                )
-            }
-            (Self::X86_64, Some(&op::INDIRECT)) => {
-                let raw: RequestIndirect = prefix(entry);
-                let segments = indirect(raw.nr_segments, raw.indirect_grefs);
-                transfer(raw.id, raw.indirect_op, raw.sector_number, Some(segments))
-            }
-            (Self::X86_32, Some(&op::INDIRECT)) => {
-                let raw: CompatRequestIndirect = prefix(entry);
-                let segments = indirect(raw.nr_segments, raw.indirect_grefs);
-                let sector = raw.sector_number.get();
-                transfer(raw.id.get(), raw.indirect_op, sector, Some(segments))
-            }
-            (Self::X86_64, _) => {
-                let raw: RawRequest = prefix(entry);
-                let segments = direct(&raw.seg, raw.nr_segments);
-                transfer(raw.id, raw.operation, raw.sector_number, segments)
-            }
-            (Self::X86_32, _) => {
-                let raw: CompatRequest = prefix(entry);
-                let segments = direct(&raw.seg, raw.nr_segments);
-                let sector = raw.sector_number.get();
-                transfer(raw.id.get(), raw.operation, sector, segments)
-            }
+            _ => transfer(id, operation, sector, Segments::Direct(detail)),
         }
+    }
+
+    /// A segment of a request that has it in itself.
+    #[must_use]
+    pub fn segment(self, entry: &Entry, index: u8) -> Option<Segment> {
+        if usize::from(index) >= MAX_SEGMENTS {
+            return None;
+        }
+        let offset = usize::from(index).saturating_mul(size_of::<Segment>());
+        let at = self.places().segments.saturating_add(offset);
+        let (segment, _) = Segment::read_from_prefix(entry.get(at..)?).ok()?;
+        Some(segment)
     }
 
     /// Hands a response to `put`.
@@ -172,45 +232,19 @@ impl Protocol {
     }
 }
 
-/// The structure at the start of an entry, which is large enough for each of them.
-fn prefix<T: FromBytes>(entry: &[u8; ENTRY_MAX]) -> T {
-    T::read_from_prefix(entry).map_or_else(|_| T::new_zeroed(), |(raw, _)| raw)
-}
-
-fn direct(segments: &[Segment; MAX_SEGMENTS], count: u8) -> Option<Segments> {
-    let used = segments.get(..usize::from(count))?;
-    Vec::from_slice(used).ok().map(Segments::Direct)
-}
-
-const fn indirect(count: u16, grefs: [u32; MAX_INDIRECT_PAGES]) -> Segments {
-    Segments::Indirect { count, grefs }
-}
-
-const fn discard(id: u64, flag: u8, sector: u64, count: u64) -> Request {
-    Request {
-        id,
-        operation: op::DISCARD,
-        body: Body::Discard {
-            sector,
-            count,
-            secure: flag & 1 != 0,
-        },
-    }
-}
-
-fn transfer(id: u64, operation: u8, sector: u64, segments: Option<Segments>) -> Request {
-    let is_indirect = matches!(segments, Some(Segments::Indirect { .. }));
+fn transfer(id: u64, operation: u8, sector: u64, segments: Segments) -> Request {
+    let is_direct = matches!(segments, Segments::Direct(_));
     let kind = match operation {
         op::READ => Some(Kind::Read),
         op::WRITE => Some(Kind::Write),
-        op::WRITE_BARRIER if !is_indirect => Some(Kind::Barrier),
-        op::FLUSH_DISKCACHE if !is_indirect => Some(Kind::Flush),
+        op::WRITE_BARRIER if is_direct => Some(Kind::Barrier),
+        op::FLUSH_DISKCACHE if is_direct => Some(Kind::Flush),
         _ => None,
     };
     let body = match (kind, segments) {
         (None, _) => Body::Unknown,
-        (Some(_), None) => Body::Malformed,
-        (Some(kind), Some(segments)) => Body::Transfer {
+        (Some(_), Segments::Direct(count)) if usize::from(count) > MAX_SEGMENTS => Body::Malformed,
+        (Some(kind), segments) => Body::Transfer {
             kind,
             sector,
             segments,
@@ -245,30 +279,27 @@ mod tests {
         let request = Protocol::X86_64.decode(&wide);
         assert_eq!(request, Protocol::X86_32.decode(&narrow));
         assert_eq!((request.id, request.operation), (0x1122_3344_5566_7788, 1));
-        let Body::Transfer {
+        let write = Body::Transfer {
             kind: Kind::Write,
             sector: 77,
-            segments: Segments::Direct(segments),
-        } = request.body
-        else {
-            panic!("{request:?}");
+            segments: Segments::Direct(1),
         };
-        assert_eq!(segments.len(), 1);
-        assert_eq!((segments[0].gref, segments[0].last_sect), (9, 5));
+        assert_eq!(request.body, write);
+        let segment = Protocol::X86_64.segment(&wide, 0).unwrap();
+        assert_eq!(Protocol::X86_32.segment(&narrow, 0), Some(segment));
+        assert_eq!((segment.gref, segment.last_sect), (9, 5));
+        assert!(Protocol::X86_64.segment(&wide, 10).is_some());
+        assert_eq!(Protocol::X86_64.segment(&wide, 11), None);
 
         let grefs = [3u8, 0, 0, 0, 4];
         let wide = entry(&[(0, &[6, 0, 20]), (8, &id), (16, &sector), (28, &grefs)]);
         let narrow = entry(&[(0, &[6, 0, 20]), (4, &id), (12, &sector), (24, &grefs)]);
         let request = Protocol::X86_64.decode(&wide);
         assert_eq!(request, Protocol::X86_32.decode(&narrow));
-        let Body::Transfer {
-            segments: Segments::Indirect { count: 20, grefs },
-            ..
-        } = request.body
-        else {
+        let Body::Transfer { segments, .. } = request.body else {
             panic!("{request:?}");
         };
-        assert_eq!(grefs[..3], [3, 4, 0]);
+        assert_eq!(segments, Segments::Indirect { count: 20, gref: 3 });
 
         let wide = entry(&[(0, &[5, 1]), (8, &id), (16, &sector), (24, &sector)]);
         let narrow = entry(&[(0, &[5, 1]), (4, &id), (12, &sector), (20, &sector)]);
@@ -319,7 +350,7 @@ mod tests {
             let protocol = if wide { Protocol::X86_64 } else { Protocol::X86_32 };
             let request = protocol.decode(&bytes);
             if let Body::Transfer { segments: Segments::Direct(segments), .. } = request.body {
-                prop_assert!(segments.len() == usize::from(bytes[1]));
+                prop_assert!(segments == bytes[1] && segments <= 11);
             }
         }
     }
