@@ -9,6 +9,7 @@ pub mod byte_ring;
 pub mod console;
 pub mod guest;
 pub mod hypercall;
+pub mod net;
 pub mod ring;
 pub mod shared_page;
 #[cfg(test)]

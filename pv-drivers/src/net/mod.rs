@@ -1,0 +1,25 @@
+//! Network interfaces (`public/io/netif.h`): the back end's side of both rings.
+//!
+//! ```text
+//!  sender's pages --grant--> Tx::take --> Frame --> Rx::deliver --grant--> receiver's pages
+//!                            first bytes, copied    the same bytes, and the rest page to page
+//! ```
+//!
+//! [`Tx`] puts a frame together from the slots of its sender's ring and copies its first
+//! [`HEAD`] bytes, which whoever routes it may look at: [`Rx`] delivers that very copy. The rest
+//! goes from page to page once, and nobody relies on what it says. Checksums and segmentation that
+//! the sender left to others are passed on to the receiver as they are.
+//!
+//! Both see of the front ends what a driver domain would see: rings and [`Grants`].
+//!
+//! [`Grants`]: crate::blk::Grants
+
+mod frame;
+mod rx;
+#[cfg(test)]
+mod tests;
+mod tx;
+
+pub use frame::{Frame, Gso, HEAD, MAX_FRAME, MIN_FRAME};
+pub use rx::{Offers, Rx, Undelivered};
+pub use tx::{Taken, Tx};
