@@ -380,10 +380,12 @@ mod tests {
             share: Share::default(),
             on_reboot: OnReboot::Restart,
             disks: Vec::new(),
+            vifs: Vec::new(),
         };
         let size = |domains| {
             MachineSize::of(&Config {
                 host: HostConfig::default(),
+                networks: Vec::new(),
                 domains,
             })
         };

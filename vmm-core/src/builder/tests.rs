@@ -76,9 +76,11 @@ fn config(memory_pages: u64, initrd: bool) -> Config {
         share: Share::default(),
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
+        vifs: Vec::new(),
     };
     Config {
         host: HostConfig::default(),
+        networks: Vec::new(),
         domains: vec![domain],
     }
 }

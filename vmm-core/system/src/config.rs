@@ -5,6 +5,7 @@
 //! report mistakes early; the archive reader calls it because it trusts no packer.
 
 use crate::disk::{self, DiskConfig};
+use crate::network::{self, NetworkConfig, VifConfig};
 use crate::share::Share;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,6 +34,8 @@ pub const MAX_MEMORY_PAGES: u64 = 1 << 28;
 pub struct Config {
     /// Options of the hypervisor itself.
     pub host: HostConfig,
+    /// The networks of the host.
+    pub networks: Vec<NetworkConfig>,
     /// The domains, in the order in which they are built; the first one gets the console.
     pub domains: Vec<DomainConfig>,
 }
@@ -119,6 +122,8 @@ pub struct DomainConfig {
     pub on_reboot: OnReboot,
     /// Its disks.
     pub disks: Vec<DiskConfig>,
+    /// Its network interfaces.
+    pub vifs: Vec<VifConfig>,
 }
 
 /// Why a configuration is no good.
@@ -176,6 +181,11 @@ pub enum ConfigError {
         /// Cause and remedy.
         text: String,
     },
+    /// The networks or an interface are no good.
+    Network {
+        /// Cause and remedy.
+        text: String,
+    },
     /// The command line is longer than [`MAX_CMDLINE`] or contains a NUL.
     Cmdline {
         /// The domain.
@@ -215,6 +225,9 @@ impl Config {
             {
                 return Err(ConfigError::DuplicateName(domain.name.clone()));
             }
+        }
+        if let Some(text) = network::mistake(&self.networks, &self.domains) {
+            return Err(ConfigError::Network { text });
         }
         Ok(())
     }
@@ -338,6 +351,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "`{key}` of domain `{domain}`: {text}")
             }
             Self::Disk { domain, text } => write!(f, "domain `{domain}`: {text}"),
+            Self::Network { text } => f.write_str(text),
             Self::Cmdline { domain, length } => write!(
                 f,
                 "the command line of domain `{domain}` has {length} bytes: \
@@ -379,6 +393,7 @@ mod tests {
                 sectors: 64,
                 read_only: true,
             }],
+            vifs: Vec::new(),
         }
     }
 
@@ -387,6 +402,7 @@ mod tests {
         change(&mut changed);
         Config {
             host: HostConfig::default(),
+            networks: Vec::new(),
             domains: vec![domain("db"), changed],
         }
         .check(2)
@@ -404,11 +420,20 @@ mod tests {
     }
 
     #[test]
+    fn networks_are_checked() {
+        assert_eq!(
+            text(|d| d.vifs.push(VifConfig::new(0, "web", 0))),
+            "interface 0 of domain `web` is on network 0, and there are 0: name one that is"
+        );
+    }
+
+    #[test]
     fn each_mistake_is_named() {
         assert_eq!(Config::default().check(0), Err(ConfigError::NoDomains));
         let many = vec![domain("a"); MAX_DOMAINS + 1];
         let many = Config {
             host: HostConfig::default(),
+            networks: Vec::new(),
             domains: many,
         };
         assert_eq!(

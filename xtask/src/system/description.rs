@@ -6,6 +6,7 @@ use ::system::config::{
     self, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
     MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
 };
+use ::system::network::{NetworkConfig, VifConfig};
 use ::system::quotas::{
     GrantLimits, MAX_EVENT_PORTS, MAX_GRANT_FRAMES, MAX_GRANT_VERSION, MAX_MAPTRACK_FRAMES,
     MAX_TABLE_FRAMES, Quotas,
@@ -14,6 +15,7 @@ use ::system::share::Share;
 use toml::de::DeTable;
 
 use super::disks::{Disk, read_disks};
+use super::networks::Networks;
 use super::problem::Problem;
 use super::table::{Located, Table, nearest};
 use crate::features;
@@ -22,6 +24,7 @@ use crate::features;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Description {
     pub(super) host: HostConfig,
+    pub(super) networks: Vec<NetworkConfig>,
     pub(super) domains: Vec<Domain>,
 }
 
@@ -41,6 +44,7 @@ pub(super) struct Domain {
     /// Whether a kernel in a slow compression is packed anew.
     pub(super) repack: bool,
     pub(super) disks: Vec<Disk>,
+    pub(super) vifs: Vec<VifConfig>,
 }
 
 /// Reads a description.
@@ -61,6 +65,7 @@ pub(super) fn read(source: &str) -> Result<Description, Vec<Problem>> {
         .into_iter()
         .next();
     let host = host.map_or_else(HostConfig::default, |table| read_host(table, &mut problems));
+    let mut networks = Networks::read(&mut root, &mut problems);
     let listed = root.require("domain", "[[domain]]", &mut problems);
     let tables = root.tables("domain", "[[domain]]", &mut problems);
     if listed && problems.is_empty() && !(1..=MAX_DOMAINS).contains(&tables.len()) {
@@ -78,10 +83,15 @@ pub(super) fn read(source: &str) -> Result<Description, Vec<Problem>> {
     let mut names: Vec<String> = Vec::new();
     let mut domains = Vec::new();
     for table in tables {
-        domains.extend(read_domain(table, &mut names, &mut problems));
+        domains.extend(read_domain(table, &mut names, &mut networks, &mut problems));
     }
     if problems.is_empty() {
-        Ok(Description { host, domains })
+        let networks = networks.configs();
+        Ok(Description {
+            host,
+            networks,
+            domains,
+        })
     } else {
         Err(problems)
     }
@@ -133,6 +143,7 @@ fn read_mask(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Vec<String> 
 fn read_domain(
     mut table: Table<'_>,
     names: &mut Vec<String>,
+    networks: &mut Networks,
     problems: &mut Vec<Problem>,
 ) -> Option<Domain> {
     let name = required_text(&mut table, "name", r#"name = "web""#, problems);
@@ -151,6 +162,8 @@ fn read_domain(
     let grants = read_grant_limits(&mut table, problems);
     let repack = table.boolean("repack", "repack = false", problems);
     let disks = read_disks(&mut table, problems);
+    let own_name = name.as_ref().map_or("", |name| &name.value);
+    let vifs = networks.read_vifs(&mut table, own_name, problems);
     table.finish(problems);
 
     if let Some(name) = &name {
@@ -199,6 +212,7 @@ fn read_domain(
         on_reboot,
         repack: repack.is_none_or(|repack| repack.value),
         disks,
+        vifs,
     })
 }
 

@@ -67,6 +67,7 @@ impl Images {
         if problems.is_empty() {
             Ok(Config {
                 host: description.host,
+                networks: description.networks,
                 domains,
             })
         } else {
@@ -108,6 +109,7 @@ impl Images {
             share: domain.share,
             on_reboot: domain.on_reboot,
             disks,
+            vifs: domain.vifs,
         })
     }
 

@@ -6,7 +6,9 @@
 mod description;
 mod disks;
 mod images;
+mod networks;
 mod problem;
+mod rules;
 mod table;
 
 use std::fmt;
@@ -101,8 +103,13 @@ fn lines(config: &Config, files: &[File]) -> Vec<String> {
             .iter()
             .map(|disk| disks::show(disk, files))
             .collect();
+        let vifs: String = domain
+            .vifs
+            .iter()
+            .map(|vif| networks::show(vif, &config.networks))
+            .collect();
         format!(
-            "domain {}: {memory}, {vcpus} vCPU{}, kernel {kernel}{initrd}{disks}",
+            "domain {}: {memory}, {vcpus} vCPU{}, kernel {kernel}{initrd}{disks}{vifs}",
             domain.name,
             if vcpus == 1 { "" } else { "s" }
         )

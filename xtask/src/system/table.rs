@@ -43,6 +43,11 @@ impl<'t> Table<'t> {
         }
     }
 
+    /// Where it begins in the text.
+    pub(super) const fn at(&self) -> usize {
+        self.at
+    }
+
     fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'t>>> {
         self.known.push(key);
         let index = self.entries.iter().position(|entry| entry.key == key)?;

@@ -3,6 +3,7 @@
 use super::*;
 use ::system::config::{End, LogLevel, OnReboot};
 use ::system::kernel::{Format, Image, compress_lz4};
+use ::system::network::{Action, VifConfig};
 use ::system::synthetic::compressed::GZIP;
 use ::system::synthetic::{Elf, bzimage};
 use ::system::{Archive, FileId, Quotas, Share};
@@ -233,7 +234,7 @@ const MISTAKES: [(&str, &str); 25] = [
         "5:1: drive: unknown key; the keys here are name, kernel, memory, initrd, cmdline, \
          max_memory, vcpus, event_ports, page_table_frames, affinity, weight, warp, warp_limit, \
          unwarp, on_reboot, max_grant_version, max_grant_frames, max_maptrack_frames, repack, \
-         disk",
+         disk, vif",
     ),
     (
         "vcpus = \"two\"",
@@ -596,6 +597,120 @@ fn mistakes_about_disks_are_told() {
         (
             "name = \"xvda\"\nsize = \"1M\"\nreadonly = true",
             "system.toml:8:1: readonly: unknown key; did you mean `read_only`?",
+        ),
+    ] {
+        assert_eq!(error(keys), told, "{keys}");
+    }
+}
+
+#[test]
+fn networks_and_interfaces_are_packed() {
+    let fixture = Fixture::new();
+    let (report, archive) = fixture
+        .pack(
+            r#"
+        [[network]]
+        name = "lan"
+
+        [[network]]
+        name = "dmz"
+
+        [[domain]]
+        name = "web"
+        kernel = "kernel.elf"
+        memory = "2M"
+
+        [[domain.vif]]
+        network = "dmz"
+        mac = "02:00:00:00:00:2a"
+        more_addresses = 8
+        rate = "10M"
+        rules = ["allow arp", "allow in tcp port 80"]
+        otherwise = "deny"
+
+        [[domain.vif]]
+        network = "lan"
+    "#,
+        )
+        .unwrap();
+    let archive = Archive::parse(&archive).unwrap();
+    let config = archive.config();
+    let names: Vec<_> = config.networks.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["lan", "dmz"]);
+    let [dmz, lan] = config.domains[0].vifs.as_slice() else {
+        panic!("two interfaces");
+    };
+    assert_eq!((dmz.network, dmz.more_addresses), (1, 8));
+    assert_eq!(dmz.mac.to_string(), "02:00:00:00:00:2a");
+    let rate = dmz.rate.unwrap();
+    assert_eq!((rate.bytes_per_second, rate.burst), (10 << 20, 256 << 10));
+    assert_eq!((dmz.rules.len(), dmz.otherwise), (2, Action::Deny));
+    assert_eq!(*lan, VifConfig::new(0, "web", 1));
+    let told = format!(
+        ", 02:00:00:00:00:2a on dmz under 2 rules, {} on lan\n",
+        lan.mac
+    );
+    assert!(report.to_string().contains(&told), "{report}");
+}
+
+#[test]
+fn mistakes_about_networks_are_told() {
+    let fixture = Fixture::new();
+    let error = |keys: &str| {
+        let lan = "[[network]]\nname = \"lan\"";
+        fixture.error(&with(&format!("[[domain.vif]]\n{keys}\n{lan}")))
+    };
+    for (keys, told) in [
+        (
+            "mac = \"02:00:00:00:00:01\"",
+            "system.toml:5:1: network: missing; add for example `network = \"lan\"`",
+        ),
+        (
+            "network = \"lam\"",
+            "system.toml:6:11: network: there is no network \"lam\"; did you mean \"lan\"?",
+        ),
+        (
+            "network = \"storage\"",
+            "system.toml:6:11: network: there is no network \"storage\"; describe it by a \
+             [[network]] table with `name = \"storage\"`",
+        ),
+        (
+            "network = \"lan\"\nmac = \"01:00:00:00:00:01\"",
+            "system.toml:7:7: mac: \"01:00:00:00:00:01\" is no address of an interface; write six \
+             pairs of hexadecimal digits, the first an even number, such as \"02:00:00:00:00:01\"",
+        ),
+        (
+            "network = \"lan\"\nmore_addresses = 2000",
+            "system.toml:7:18: more_addresses: an interface cannot have 2000 more addresses; give \
+             it 0 to 1024",
+        ),
+        (
+            "network = \"lan\"\nrate = \"100\"",
+            "system.toml:7:8: rate: \"100\" is no size; write a whole number and K, M, G or T, \
+             such as \"256M\"",
+        ),
+        (
+            "network = \"lan\"\nrate = \"1M\"\nburst = \"4K\"",
+            "system.toml:8:9: burst: it cannot be \"4K\"; choose 65536 to 4294967296 bytes",
+        ),
+        (
+            "network = \"lan\"\nburst = \"1M\"",
+            "system.toml:7:9: burst: there is no burst without a rate; add for example `rate = \
+             \"100M\"`",
+        ),
+        (
+            "network = \"lan\"\nrules = [\"allow tcq\"]",
+            "system.toml:7:10: rules: \"tcq\" is no word of a rule; did you mean \"tcp\"?",
+        ),
+        (
+            "network = \"lan\"\nmac = \"02:00:00:00:00:01\"\n[[domain.vif]]\nnetwork = \"lan\"\n\
+             mac = \"02:00:00:00:00:01\"",
+            "system.toml:10:7: mac: another interface on this network has the address \
+             02:00:00:00:00:01; give each its own",
+        ),
+        (
+            "network = \"lan\"\n[[network]]\nname = \"lan\"",
+            "system.toml:10:8: name: two networks are called \"lan\"; give each its own name",
         ),
     ] {
         assert_eq!(error(keys), told, "{keys}");

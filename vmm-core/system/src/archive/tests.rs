@@ -31,9 +31,11 @@ fn config() -> Config {
         },
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
+        vifs: Vec::new(),
     };
     Config {
         host: HostConfig::default(),
+        networks: Vec::new(),
         domains: vec![domain],
     }
 }
@@ -104,7 +106,7 @@ fn errors_name_the_trouble() {
     old[8] = 9;
     assert_eq!(
         text(&old),
-        "boot archive has format version 9, expected 4: \
+        "boot archive has format version 9, expected 5: \
          pack it again with the tools of this release"
     );
     let mut bad = bytes.clone();

@@ -4,6 +4,8 @@ use core::fmt;
 use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
+use crate::CRC32;
+
 /// The 48-bit address of a network interface, or of a group of them (IEEE 802, "EUI-48").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MacAddr(pub [u8; 6]);
@@ -11,6 +13,17 @@ pub struct MacAddr(pub [u8; 6]);
 impl MacAddr {
     /// All interfaces of a network.
     pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// The address of a domain's interface that names none: the same whenever the domain has this
+    /// name, and most likely no other's. Locally administered, so no hardware has it.
+    #[must_use]
+    pub fn derived(domain: &str, interface: u8) -> Self {
+        let mut digest = CRC32.digest();
+        digest.update(domain.as_bytes());
+        digest.update(&[0, interface]);
+        let [a, b, c, d] = digest.finalize().to_be_bytes();
+        Self([0x02, 0x54, a, b, c, d])
+    }
 
     /// True for the address of a group, the broadcast address among them.
     #[must_use]
@@ -85,6 +98,16 @@ mod tests {
             "gg:0a:ff:00:00:1c",
         ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn derived_addresses_stay_and_differ() {
+        let mac = MacAddr::derived("web", 0);
+        assert_eq!(mac, MacAddr::derived("web", 0));
+        assert!(mac.is_station());
+        for (domain, interface) in [("web", 1), ("db", 0), ("", 0)] {
+            assert_ne!(mac, MacAddr::derived(domain, interface));
         }
     }
 

@@ -98,6 +98,18 @@ pub struct Rule {
     pub destination_port: Option<PortRange>,
 }
 
+impl Rule {
+    /// True when its addresses and ports are such as can be.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let mut prefixes = [self.source, self.destination].into_iter().flatten();
+        let mut ports = [self.source_port, self.destination_port]
+            .into_iter()
+            .flatten();
+        prefixes.all(|prefix| prefix.is_valid()) && ports.all(|range| range.first <= range.last)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{PortRange, Prefix};
