@@ -22,6 +22,7 @@ pub mod intr;
 pub mod leftovers;
 pub mod machine;
 pub mod mm;
+pub mod network;
 pub mod percpu;
 pub mod platform;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! What each kind of device does.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use abi::EvtchnPort;
@@ -9,6 +10,7 @@ use xenstore::Error;
 use super::front::{Front, Refusal};
 use super::keys::Keys;
 use super::vbd::Vbd;
+use super::vif::Vif;
 
 /// What serving a queue left to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,6 +26,8 @@ pub(super) struct Outcome {
 pub(super) enum Driver {
     /// A disk.
     Vbd(Vbd),
+    /// A network interface.
+    Vif(Box<Vif>),
 }
 
 impl Driver {
@@ -31,6 +35,7 @@ impl Driver {
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Vbd(_) => "vbd",
+            Self::Vif(_) => "vif",
         }
     }
 
@@ -38,6 +43,7 @@ impl Driver {
     pub(super) fn queues(&self) -> u16 {
         match self {
             Self::Vbd(vbd) => vbd.queues(),
+            Self::Vif(vif) => vif.queues(),
         }
     }
 
@@ -45,6 +51,7 @@ impl Driver {
     pub(super) fn announce(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
         match self {
             Self::Vbd(vbd) => vbd.announce(keys),
+            Self::Vif(vif) => vif.announce(keys),
         }
     }
 
@@ -53,6 +60,7 @@ impl Driver {
     pub(super) fn connect(&self, keys: &Keys<'_, '_>, front: Front<'_>) -> Result<(), Refusal> {
         match self {
             Self::Vbd(vbd) => vbd.connect(keys, front),
+            Self::Vif(vif) => vif.connect(keys, front),
         }
     }
 
@@ -60,6 +68,7 @@ impl Driver {
     pub(super) fn describe(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
         match self {
             Self::Vbd(vbd) => vbd.describe(keys),
+            Self::Vif(_) => Ok(()),
         }
     }
 
@@ -67,6 +76,7 @@ impl Driver {
     pub(super) fn disconnect(&self, front: Front<'_>) {
         match self {
             Self::Vbd(vbd) => vbd.disconnect(front),
+            Self::Vif(vif) => vif.disconnect(front),
         }
     }
 
@@ -74,6 +84,7 @@ impl Driver {
     pub(super) fn clear(&self, give_way: impl FnMut()) {
         match self {
             Self::Vbd(vbd) => vbd.clear(give_way),
+            Self::Vif(_) => {}
         }
     }
 
@@ -81,6 +92,7 @@ impl Driver {
     pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
         match self {
             Self::Vbd(vbd) => vbd.serve(front, queue),
+            Self::Vif(vif) => vif.serve(front, queue),
         }
     }
 }
@@ -89,6 +101,7 @@ impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vbd(vbd) => vbd.fmt(f),
+            Self::Vif(vif) => vif.fmt(f),
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::domain::Domain;
 use crate::evtchn::DeviceQueue;
 use crate::grant::{Granted, Use};
 use crate::mm::page::PageRef;
+use crate::network::Member;
+use crate::time::Tsc;
 
 /// Why a connection to a front end cannot be, or cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +24,10 @@ pub(super) enum Refusal {
     Grant(GrantRef),
     /// A port does not wait for domain 0.
     Port(EvtchnPort),
-    /// An index of a ring makes no sense.
+    /// An index of a ring, or a slot in it, makes no sense.
     Index,
+    /// The network has no place for it: its address is taken.
+    Network,
     /// There is no memory.
     Memory,
 }
@@ -35,6 +39,7 @@ impl fmt::Display for Refusal {
             Self::Grant(gref) => write!(f, "grant {gref} of the ring is no good"),
             Self::Port(port) => write!(f, "port {port} is no good"),
             Self::Index => f.write_str("ring index out of range"),
+            Self::Network => f.write_str("its address is taken on the network"),
             Self::Memory => f.write_str("out of memory"),
         }
     }
@@ -67,6 +72,19 @@ impl Deref for Mapped {
 impl<'d> Front<'d> {
     pub(super) const fn new(domain: &'d Domain, slot: u16) -> Self {
         Self { domain, slot }
+    }
+
+    /// The device as a member of a network.
+    pub(super) const fn member(&self) -> Member {
+        Member {
+            domain: self.domain.id,
+            device: self.slot,
+        }
+    }
+
+    /// The domain's system time, in nanoseconds.
+    pub(super) fn now(&self) -> u64 {
+        self.domain.clock.system_time(Tsc::now())
     }
 
     /// Begins a use of a whole page.

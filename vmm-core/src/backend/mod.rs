@@ -24,6 +24,7 @@ mod driver;
 mod front;
 mod keys;
 mod vbd;
+mod vif;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -85,21 +86,26 @@ impl Devices {
         id: DomId,
         give_way: &mut dyn FnMut(),
     ) -> Result<Self, ArchiveError> {
-        let mut devices = Vec::new();
-        for (slot, disk) in (0u16..).zip(&config.disks) {
-            let driver = vbd::Vbd::new(archive, disk, id, config.vcpus, give_way)?;
-            devices.push(Device {
-                slot,
-                number: disk.name.virtual_device(),
-                driver: Driver::Vbd(driver),
-                link: Mutex::new(Link {
-                    state: XenbusState::Initialising,
-                    complained: false,
-                }),
-                more: AtomicU32::new(0),
-            });
+        let mut drivers = Vec::new();
+        for disk in &config.disks {
+            let vbd = vbd::Vbd::new(archive, disk, id, config.vcpus, give_way)?;
+            drivers.push((disk.name.virtual_device(), Driver::Vbd(vbd)));
         }
-        Ok(Self(devices.into_boxed_slice()))
+        for (number, vif) in (0..).zip(&config.vifs) {
+            let vif = vif::Vif::new(number, vif);
+            drivers.push((number.into(), Driver::Vif(Box::new(vif))));
+        }
+        let devices = (0..).zip(drivers).map(|(slot, (number, driver))| Device {
+            slot,
+            number,
+            driver,
+            link: Mutex::new(Link {
+                state: XenbusState::Initialising,
+                complained: false,
+            }),
+            more: AtomicU32::new(0),
+        });
+        Ok(Self(devices.collect()))
     }
 
     fn get(&self, slot: u16) -> Option<&Device> {
@@ -112,6 +118,9 @@ impl Devices {
         for device in &self.0 {
             device.driver.disconnect(Front::new(domain, device.slot));
             device.driver.clear(&mut give_way);
+            if let Driver::Vif(vif) = &device.driver {
+                vif.report(&domain.name);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What became of the frames of an interface.
 
+use core::fmt;
+
 /// Why a frame was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
@@ -13,13 +15,35 @@ pub enum Reason {
     Limited,
     /// Nobody has its destination address.
     Unreachable,
-    /// The receiver is not connected, has no room, or took its buffers back.
+    /// The receiver is not connected, has no room, or grants its pages no more.
     NoRoom,
+    /// It takes no such frames: too long for one page, not cut into segments, or without a
+    /// checksum.
+    NotOffered,
 }
 
 impl Reason {
-    /// How many there are.
-    const COUNT: usize = 6;
+    const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::Spoofed,
+        Self::Filtered,
+        Self::Limited,
+        Self::Unreachable,
+        Self::NoRoom,
+        Self::NotOffered,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Spoofed => "spoofed",
+            Self::Filtered => "filtered",
+            Self::Limited => "limited",
+            Self::Unreachable => "unreachable",
+            Self::NoRoom => "no_room",
+            Self::NotOffered => "not_offered",
+        }
+    }
 
     const fn index(self) -> usize {
         match self {
@@ -29,6 +53,7 @@ impl Reason {
             Self::Limited => 3,
             Self::Unreachable => 4,
             Self::NoRoom => 5,
+            Self::NotOffered => 6,
         }
     }
 }
@@ -40,7 +65,20 @@ pub struct Counters {
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
-    dropped: [u64; Reason::COUNT],
+    dropped: [u64; Reason::ALL.len()],
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frames={} bytes={}", self.frames, self.bytes)?;
+        for reason in Reason::ALL {
+            match self.dropped(reason) {
+                0 => {}
+                count => write!(f, " {}={count}", reason.name())?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Counters {
@@ -64,13 +102,5 @@ impl Counters {
             .get(reason.index())
             .copied()
             .unwrap_or_default()
-    }
-
-    /// How many were dropped.
-    #[must_use]
-    pub fn dropped_in_all(&self) -> u64 {
-        self.dropped
-            .iter()
-            .fold(0, |sum, &count| sum.wrapping_add(count))
     }
 }

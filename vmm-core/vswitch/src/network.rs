@@ -14,6 +14,14 @@ pub const MAX_PORTS: usize = 4096;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PortId(u16);
 
+impl PortId {
+    /// The number; a low one, so that a list by it is short.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
 /// Where a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Destination {
@@ -125,7 +133,7 @@ impl Network {
 
     /// Removes a port with all its addresses.
     pub fn detach(&mut self, id: PortId) {
-        if let Some(place) = self.ports.get_mut(usize::from(id.0)) {
+        if let Some(place) = self.ports.get_mut(id.index()) {
             *place = None;
         }
         self.table.remove(|entry| entry.port == id);
@@ -173,7 +181,7 @@ impl Network {
         destination: MacAddr,
         after: Option<PortId>,
     ) -> Option<PortId> {
-        let first = after.map_or(0, |after| usize::from(after.0).saturating_add(1));
+        let first = after.map_or(0, |after| after.index().saturating_add(1));
         let hears = |port: &Port| {
             if destination == MacAddr::BROADCAST {
                 true
@@ -246,11 +254,7 @@ impl Network {
     /// True when the port may have one more address; forgets its old ones for that. Looks for them
     /// once a second at most, since the sender of a frame is behind every look.
     fn has_room(&mut self, id: PortId, now: u32) -> bool {
-        let Some(port) = self
-            .ports
-            .get_mut(usize::from(id.0))
-            .and_then(Option::as_mut)
-        else {
+        let Some(port) = self.ports.get_mut(id.index()).and_then(Option::as_mut) else {
             return false;
         };
         if port.learned >= port.limit && port.swept != now {
@@ -278,11 +282,11 @@ impl Network {
     }
 
     fn port(&self, id: PortId) -> Option<&Port> {
-        self.ports.get(usize::from(id.0))?.as_ref()
+        self.ports.get(id.index())?.as_ref()
     }
 
     fn port_mut(&mut self, id: PortId) -> Option<&mut Port> {
-        self.ports.get_mut(usize::from(id.0))?.as_mut()
+        self.ports.get_mut(id.index())?.as_mut()
     }
 }
 

@@ -14,7 +14,15 @@ const RULE: &[(&str, &[&str])] = &[
     // The console's back end and the layouts both sides share.
     (
         "vmm-core",
-        &["abi", "ept", "pv-drivers", "system", "vmx", "xenstore"],
+        &[
+            "abi",
+            "ept",
+            "pv-drivers",
+            "system",
+            "vmx",
+            "vswitch",
+            "xenstore",
+        ],
     ),
     ("boot", &["abi", "pv-drivers", "vmm-core", "vmx"]),
     ("calls", &["abi"]),

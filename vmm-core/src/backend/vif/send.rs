@@ -1,0 +1,233 @@
+//! The half of an interface that sends, as its guest sees it.
+
+use abi::netif::status;
+use abi::{EvtchnPort, GrantRef, PAGE_SIZE};
+use pv_drivers::net::{Frame, Taken, Tx};
+use pv_drivers::ring::Broken;
+use system::network::{Direction, MacAddr};
+use vswitch::{Bucket, Counters, Ethernet, Filter, PortId, Reason};
+
+use super::{SENDER, deliver};
+use crate::backend::driver::Outcome;
+use crate::backend::front::{Front, Mapped, Refusal};
+use crate::network::{Network, Route};
+
+/// Frames, and pages of them for each who hears them, that one front end sends in one go, so that
+/// it holds no pCPU up.
+const SHARE: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Sender {
+    channel: Option<Channel>,
+    bucket: Option<Bucket>,
+    pub(super) counters: Counters,
+}
+
+#[derive(Debug)]
+struct Channel {
+    tx: Tx<Mapped>,
+    port: EvtchnPort,
+    /// Where the interface is at the switch.
+    place: PortId,
+    /// The frame that was taken last is on its way to all who hear it.
+    round: Option<Round>,
+}
+
+/// How far a frame got that many hear.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    destination: MacAddr,
+    after: Option<PortId>,
+}
+
+impl Sender {
+    pub(super) fn new(bucket: Option<Bucket>) -> Self {
+        Self {
+            channel: None,
+            bucket,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes up the ring of an interface that has its place at the switch. On failure nothing is
+    /// held.
+    pub(super) fn connect(
+        &mut self,
+        front: Front<'_>,
+        ring: GrantRef,
+        port: EvtchnPort,
+        place: PortId,
+    ) -> Result<(), Refusal> {
+        let page = front.map(ring)?;
+        if let Err(refusal) = front.bind(port, SENDER) {
+            front.unmap(page);
+            return Err(refusal);
+        }
+        // One page holds a ring.
+        let tx = Tx::attach(page).ok_or(Refusal::Key("tx-ring-ref"))?;
+        self.channel = Some(Channel {
+            tx,
+            port,
+            place,
+            round: None,
+        });
+        Ok(())
+    }
+
+    /// Lets go of the front end's; the interface's place at the switch, if it was connected.
+    pub(super) fn disconnect(&mut self, front: Front<'_>) -> Option<PortId> {
+        let channel = self.channel.take()?;
+        front.unbind(channel.port, SENDER);
+        channel.tx.into_pages().for_each(|page| front.unmap(page));
+        Some(channel.place)
+    }
+
+    /// Sends the share of one go.
+    pub(super) fn serve(
+        &mut self,
+        front: Front<'_>,
+        network: &Network,
+        filter: &Filter,
+    ) -> Result<Outcome, Broken> {
+        let Some(channel) = &mut self.channel else {
+            return Ok(Outcome::default());
+        };
+        let mut turn = Turn {
+            front,
+            network,
+            filter,
+            bucket: &mut self.bucket,
+            counters: &mut self.counters,
+            left: SHARE,
+        };
+        let mut outcome = Outcome::default();
+        loop {
+            outcome.more = !turn.send_all(channel)?;
+            if channel.tx.publish() {
+                outcome.notify = Some(channel.port);
+            }
+            // Who has more to do looks again by itself.
+            if outcome.more || !channel.tx.rearm()? {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+/// One go of a sender.
+struct Turn<'a> {
+    front: Front<'a>,
+    network: &'a Network,
+    filter: &'a Filter,
+    bucket: &'a mut Option<Bucket>,
+    counters: &'a mut Counters,
+    /// What is left of the share.
+    left: usize,
+}
+
+impl Turn<'_> {
+    /// Sends what waits, as far as the share goes; true when nothing is left.
+    fn send_all(&mut self, channel: &mut Channel) -> Result<bool, Broken> {
+        while self.left != 0 {
+            let status = if let Some(round) = channel.round {
+                channel.round = self.go_round(channel, round);
+                channel.round.is_none().then_some(status::OKAY)
+            } else {
+                let Some(taken) = channel.tx.take(&self.front)? else {
+                    return Ok(true);
+                };
+                self.left = self.left.saturating_sub(1);
+                match taken {
+                    Taken::Frame => self.send(channel),
+                    Taken::Group { address, join } => {
+                        let group = MacAddr(address);
+                        let set = || self.network.set_group(channel.place, group, join);
+                        let good = group.is_group() && set().is_ok();
+                        Some(if good { status::OKAY } else { status::ERROR })
+                    }
+                    Taken::Nothing => {
+                        self.counters.drop(Reason::Malformed);
+                        Some(status::ERROR)
+                    }
+                }
+            };
+            if let Some(status) = status {
+                channel.tx.answer(status);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends the frame that was taken; the answer to it, or `None` when it goes on by
+    /// [`Turn::go_round`].
+    fn send(&mut self, channel: &mut Channel) -> Option<i16> {
+        let frame = channel.tx.frame();
+        let (ethernet, route) = match self.check(frame, channel.place) {
+            Ok(checked) => checked,
+            Err(reason) => {
+                self.counters.drop(reason);
+                return Some(status::DROPPED);
+            }
+        };
+        let reached = match route {
+            Route::One(member) => {
+                self.spend(frame);
+                deliver(frame, self.front, member)
+            }
+            Route::Hearers => {
+                channel.round = Some(Round {
+                    destination: ethernet.destination,
+                    after: None,
+                });
+                true
+            }
+            Route::Nobody => false,
+        };
+        if reached {
+            self.counters.count(length(frame));
+        } else {
+            self.counters.drop(Reason::Unreachable);
+        }
+        channel.round.is_none().then_some(status::OKAY)
+    }
+
+    /// Whether a frame may be sent, and where it goes.
+    fn check(&mut self, frame: &Frame, place: PortId) -> Result<(Ethernet, Route), Reason> {
+        let ethernet = Ethernet::parse(frame.head()).ok_or(Reason::Malformed)?;
+        let route = self.network.route(place, ethernet);
+        let route = route.map_err(|_| Reason::Spoofed)?;
+        let head = frame.head();
+        if !self.filter.passes(Direction::Out, head, frame.len()) {
+            return Err(Reason::Filtered);
+        }
+        if let Some(bucket) = self.bucket
+            && !bucket.take(self.front.now(), length(frame))
+        {
+            return Err(Reason::Limited);
+        }
+        Ok((ethernet, route))
+    }
+
+    /// Delivers a frame to the next who hears it; `None` when there was none.
+    fn go_round(&mut self, channel: &Channel, round: Round) -> Option<Round> {
+        let Round { destination, after } = round;
+        let next = self.network.next_hearer(channel.place, destination, after);
+        let (port, member) = next?;
+        let frame = channel.tx.frame();
+        self.spend(frame);
+        // Whoever is gone meanwhile hears nothing.
+        deliver(frame, self.front, member);
+        Some(Round {
+            after: Some(port),
+            ..round
+        })
+    }
+
+    const fn spend(&mut self, frame: &Frame) {
+        self.left = self.left.saturating_sub(frame.len().div_ceil(PAGE_SIZE));
+    }
+}
+
+fn length(frame: &Frame) -> u32 {
+    u32::try_from(frame.len()).unwrap_or(u32::MAX)
+}
