@@ -40,17 +40,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const PROMPT: &str = "~ # ";
+pub(super) const PROMPT: &str = "~ # ";
 
 /// One `[[domain]]` with a Debian kernel.
-fn domain(name: &str, kernel: &str, memory: &str, more: &str) -> String {
+pub(super) fn domain(name: &str, kernel: &str, memory: &str, more: &str) -> String {
     format!(
         "[[domain]]\nname = \"{name}\"\nkernel = \"debian:{kernel}\"\n\
          initrd = \"debian:{kernel}\"\ncmdline = \"console=hvc0\"\nmemory = \"{memory}\"\n{more}"
     )
 }
 
-fn start(case: &Case<'_>, cpus: u32, memory_mib: u32, toml: &str) -> Result<Script> {
+pub(super) fn start(case: &Case<'_>, cpus: u32, memory_mib: u32, toml: &str) -> Result<Script> {
     let iso = case.artifacts.iso(case.scenario.name, toml)?;
     let spec = Spec {
         cpus,
@@ -208,7 +208,7 @@ fn ticks_of(line: &str) -> Result<[u64; 2]> {
 }
 
 /// Ctrl-], which the hypervisor's console takes for itself, and a digit: that domain's console.
-fn show_console(script: &mut Script, number: u8, name: &str) -> Result<()> {
+pub(super) fn show_console(script: &mut Script, number: u8, name: &str) -> Result<()> {
     script.type_keys(&[0x1d, b'0' + number])?;
     script.expect(&format!("tessera: console: {name}"))
 }

@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "guests",
         tier: Tier::Bochs,
-        about: "twenty micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        about: "twenty-two micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
         limit: Duration::from_secs(180),
         run: together,
     },
@@ -227,6 +227,11 @@ fn together(case: &Case<'_>) -> Result<()> {
             cmdline: "cycles=100",
             keys: "[[domain.disk]]\nname = \"xvda\"\nsize = \"2M\"",
             ..Guest::new("vbd")
+        },
+        Guest {
+            keys: "[[domain.vif]]\nnetwork = \"lan\"\n[[domain.vif]]\nnetwork = \"lan\"\n\
+                   [[network]]\nname = \"lan\"\n",
+            ..Guest::new("vif")
         },
         Guest::new("exceptions"),
         Guest::new("debug"),

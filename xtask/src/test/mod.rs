@@ -16,6 +16,7 @@ mod micro;
 mod nested;
 mod nested_host;
 mod nested_run;
+mod network;
 mod refusal;
 mod runner;
 mod script;
@@ -110,6 +111,7 @@ fn all() -> Vec<Scenario> {
         broken::SCENARIOS,
         gdb::boot::SCENARIOS,
         linux::SCENARIOS,
+        network::SCENARIOS,
         masks::SAMPLE,
         micro::SCENARIOS,
         nested::SCENARIOS,

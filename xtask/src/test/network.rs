@@ -1,0 +1,103 @@
+//! Guests that talk to each other over the hypervisor's networks.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::linux::{PROMPT, answer, ask, domain, show_console, start};
+use super::{Case, Scenario, Tier};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "linux-network",
+    tier: Tier::Bochs,
+    about: "two Debian guests ping, and send TCP both ways; a third hears nothing; spoofing and \
+            a filter",
+    limit: Duration::from_secs(900),
+    run: linux_network,
+}];
+
+/// Bytes that go to the peer by TCP and come back.
+const TRANSFER: u32 = 4 << 20;
+
+/// A Debian guest with an interface, which it brings up with this address; then it runs `then`.
+fn guest(name: &str, address: &str, network: &str, rules: &str, then: &str) -> String {
+    let up = format!(
+        "modprobe xen-netfront; ip addr add {address}/24 dev eth0; ip link set eth0 up; {then}"
+    );
+    domain(name, "cloud", "192M", "").replace(
+        "cmdline = \"console=hvc0\"",
+        &format!("cmdline = 'console=hvc0 tessera.run=\"{up}\"'"),
+    ) + &format!("[[domain.vif]]\nnetwork = \"{network}\"\nrules = [{rules}]\n")
+}
+
+fn linux_network(case: &Case<'_>) -> Result<()> {
+    let serve = "httpd -h /tmp; until wget -q -O /tmp/y http://10.0.0.1/x; do sleep 1; done; \
+                 mv /tmp/y /tmp/x";
+    let deny = "\"deny in icmp from 10.0.0.7\"";
+    let toml = "[[network]]\nname = \"lan\"\n[[network]]\nname = \"other\"\n".to_owned()
+        + &guest("one", "10.0.0.1", "lan", "", "true")
+        + &guest("two", "10.0.0.2", "lan", deny, serve)
+        + &guest("three", "10.0.0.3", "other", "", "true");
+    let mut script = start(case, 1, 1024, &toml)?;
+    script.expect("tessera.run: exit status 0")?;
+    script.expect(PROMPT)?;
+    let own = answer(&mut script, "cat /sys/class/net/eth0/address")?;
+    let ping = |more: &str| format!("ping -W 1 -q {more} 10.0.0.2");
+    // The peer may still be starting.
+    let wait = format!("until {} >/tmp/log; do sleep 1; done", ping("-c 1"));
+    ask(&mut script, &format!("{wait}; echo \"up\" now"), "up now")?;
+    ask(&mut script, &ping("-c 20 -A"), "20 packets received")?;
+    // The peer fetches it, and then has it to be fetched.
+    let serve = format!("head -c {TRANSFER} /dev/urandom >/tmp/y; mv /tmp/y /tmp/x; httpd -h /tmp");
+    let fetch = "until wget -q -O /tmp/y http://10.0.0.2/x; do sleep 1; done";
+    ask(
+        &mut script,
+        &format!("{serve}; {fetch}; echo \"ba\"ck"),
+        "back",
+    )?;
+    let sums = answer(
+        &mut script,
+        "cat /tmp/x /tmp/y | wc -c; cmp /tmp/x /tmp/y && echo same",
+    )?;
+    ensure!(
+        sums == format!("{} same", 2 * TRANSFER),
+        "what came back: {sums}"
+    );
+    // A packet that the peer's filter denies.
+    let other = "ip addr add 10.0.0.7/24 dev eth0";
+    let denied = ping("-c 2 -I 10.0.0.7");
+    ask(
+        &mut script,
+        &format!("{other}; {denied}"),
+        "0 packets received",
+    )?;
+    // Frames from an address that is not its own.
+    let set = |mac: &str| {
+        format!("ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up")
+    };
+    let spoof = set("02:00:00:00:00:09");
+    ask(
+        &mut script,
+        &format!("{spoof}; {}", ping("-c 2")),
+        "0 packets received",
+    )?;
+    let honest = format!("{}; {}", set(&own), ping("-c 2"));
+    ask(&mut script, &honest, "2 packets received")?;
+    script.type_line("poweroff")?;
+    script.expect("tessera: console: two")?;
+    script.type_line("")?;
+    script.expect(PROMPT)?;
+    show_console(&mut script, 2, "three")?;
+    let heard = "cat /sys/class/net/eth0/statistics/rx_packets";
+    let heard = answer(&mut script, heard)?;
+    ensure!(heard == "0", "the third guest heard {heard} packets");
+    let alone = "ping -c 2 -W 1 -q 10.0.0.1";
+    ask(&mut script, alone, "0 packets received")?;
+    script.type_line("poweroff")?;
+    script.expect("tessera: console: two")?;
+    script.type_line("poweroff")?;
+    let said = script.finish()?;
+    said.line_with(&["one: vif0: sent", "spoofed="])?;
+    said.line_with(&["two: vif0: sent", "received", "filtered="])?;
+    said.ended_well()
+}
