@@ -92,13 +92,13 @@ impl Scale {
     /// Nanoseconds in `ticks`.
     #[must_use]
     pub const fn ns(self, ticks: u64) -> u64 {
-        let wide = ticks as u128;
-        let shifted = if self.shift >= 0 {
-            wide << self.shift
-        } else {
-            wide >> -self.shift
-        };
-        saturate64((shifted * self.mul as u128) >> 32)
+        let mul = self.mul as u128;
+        // A shift to the left may as well come after the product, which has 96 bits.
+        saturate64(match self.shift {
+            left @ 0..=32 => (ticks as u128 * mul) >> (32 - left),
+            left @ 33.. => (ticks as u128 * mul) << (left - 32),
+            right => ((ticks as u128 >> -right) * mul) >> 32,
+        })
     }
 
     /// The fewest ticks after which [`Scale::ns`] reaches `ns`.
@@ -161,7 +161,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::Scale;
-    use proptest::prelude::{prop_assert, proptest};
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     #[test]
     fn one_second_of_ticks_is_one_second() {
@@ -175,6 +175,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn nanoseconds_are_what_the_guest_computes(
+            mul in any::<u32>(),
+            shift in -63i8..=20,
+            ticks in any::<u64>(),
+        ) {
+            let ticks = u128::from(ticks);
+            let shifted = if shift >= 0 { ticks << shift } else { ticks >> -shift };
+            let ns = (shifted * u128::from(mul)) >> 32;
+            let expected = u64::try_from(ns).unwrap_or(u64::MAX);
+            let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+            let scale = Scale { mul, shift };
+            prop_assert_eq!(scale.ns(ticks), expected);
+        }
+
         #[test]
         fn a_deadline_is_reached_at_its_tick_and_not_before(
             khz in 1_000u64..10_000_000,

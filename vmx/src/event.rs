@@ -146,6 +146,7 @@ impl Event {
     }
 
     /// The VM-entry interruption-information word.
+    #[inline]
     #[must_use]
     pub const fn to_entry_info(self) -> u32 {
         let error = if self.error.is_some() {

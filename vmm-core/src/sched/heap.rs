@@ -124,7 +124,7 @@ impl<K: Ord, T: Seated> Heap<K, T> {
     /// Takes the member at `index`, which is in range.
     fn take(&mut self, index: usize) -> (K, T) {
         let taken = self.entries.swap_remove(index);
-        if index < self.entries.len() && self.rise(index) == index {
+        if index < self.entries.len() && (index == 0 || self.rise(index) == index) {
             self.sink(index);
         }
         taken

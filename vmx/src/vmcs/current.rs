@@ -173,6 +173,7 @@ impl<'a> CurrentVmcs<'a> {
     }
 
     /// Sets the event the next VM entry injects.
+    #[inline]
     pub fn inject(&mut self, event: Event) {
         if let Some(error) = event.error {
             self.write(field::VM_ENTRY_EXCEPTION_ERROR_CODE, error);
