@@ -203,12 +203,13 @@ fn wakes(case: &Case<'_>) -> Result<()> {
             ..spinner
         },
         Guest {
-            cmdline: "late=250",
-            ..WAKER
-        },
-        Guest {
             cmdline: "share=333",
             ..Guest::new("sleeper")
+        },
+        // The last one, so that it does not wait for the building of another between two breaks.
+        Guest {
+            cmdline: "late=250",
+            ..WAKER
         },
     ];
     micro::all_pass(case, 1, &guests)
