@@ -41,6 +41,8 @@ struct State {
 struct Plain {
     state: State,
     bases: [u64; 6],
+    /// Somebody else wants the pCPU.
+    wanted: bool,
     /// Pages that were translated, and for what.
     translated: Vec<(u64, Access)>,
 }
@@ -74,6 +76,10 @@ impl Machine for Plain {
         }
         self.translated.push((page, access));
         Ok(Gpa::new(address.raw()))
+    }
+
+    fn is_wanted_elsewhere(&mut self) -> bool {
+        self.wanted
     }
 
     fn read(&mut self, gpa: Gpa, bytes: &mut [u8]) {
@@ -120,6 +126,7 @@ pub(crate) fn run(input: &mut Input<'_>) -> u64 {
             memory: vec![0; MEMORY],
         },
         bases: [0; 6],
+        wanted: false,
         translated: Vec::new(),
     };
     while !input.is_empty() {
@@ -132,6 +139,7 @@ pub(crate) fn run(input: &mut Input<'_>) -> u64 {
 
 fn choose(input: &mut Input<'_>, machine: &mut Plain) {
     machine.translated.clear();
+    machine.wanted = input.flip();
     machine.state.rflags = input.any() & 0xcd5 | 2;
     for base in &mut machine.bases {
         *base = if input.below(4) == 0 { 0x800 } else { 0 };
