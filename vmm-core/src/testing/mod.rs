@@ -178,6 +178,7 @@ fn archive() -> Archive<'static> {
         share: Share::default(),
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
+        vifs: Vec::new(),
     };
     let config = Config {
         domains: Vec::from([domain]),
