@@ -222,7 +222,7 @@ impl VmxOn {
     }
 
     /// The model of a CPU that each thread of a host has (`instr/model.rs`).
-    #[cfg(not(target_os = "none"))]
+    #[cfg(any(test, feature = "model"))]
     #[must_use]
     pub fn of_thread(features: Features) -> Self {
         Self::new(features)

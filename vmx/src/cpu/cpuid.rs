@@ -20,11 +20,11 @@ pub fn leaf(number: u32, subleaf: u32) -> CpuIdResult {
     execute(number, subleaf)
 }
 
-#[cfg(target_os = "none")]
+#[cfg(not(any(test, feature = "model")))]
 use cpuid_count as execute;
 
 /// Executes CPUID once for each question. Where tests run it is often a VM exit.
-#[cfg(not(target_os = "none"))]
+#[cfg(any(test, feature = "model"))]
 fn execute(number: u32, subleaf: u32) -> CpuIdResult {
     extern crate std;
     use alloc::collections::BTreeMap;

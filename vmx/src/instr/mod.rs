@@ -1,20 +1,20 @@
 //! The VMX instructions: SDM 3D, "VMX Instruction Reference".
 //!
-//! On bare metal they are the CPU's (`cpu`). A build for a host, which runs the code above for
-//! tests, has a model of the VMCS in their place (`model`).
+//! They are the CPU's (`cpu`). What runs the code above in a process, for tests, has a model of the
+//! VMCS in their place (`model`).
 
-#[cfg(target_os = "none")]
+#[cfg(not(any(test, feature = "model")))]
 mod cpu;
-#[cfg(not(target_os = "none"))]
+#[cfg(any(test, feature = "model"))]
 mod model;
 
 use core::fmt;
 
 use abi::Gva;
 
-#[cfg(target_os = "none")]
+#[cfg(not(any(test, feature = "model")))]
 use cpu as machine;
-#[cfg(not(target_os = "none"))]
+#[cfg(any(test, feature = "model"))]
 use model as machine;
 
 use machine::{invept_raw, invvpid_raw};

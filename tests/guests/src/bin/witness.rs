@@ -29,9 +29,7 @@ fn word(page: usize, index: usize) -> u64 {
 }
 
 fn run(t: &mut Report) {
-    let Some(peer) = runtime::option("peer").and_then(|peer| u16::try_from(peer).ok()) else {
-        panic!("no peer= on the command line")
-    };
+    let peer = runtime::domain("peer");
     let (shared, host) = (SharedInfo::map(), HostClock::find());
     for (number, page) in MEMORY.iter().enumerate() {
         for index in 0..512 {
@@ -64,8 +62,8 @@ fn run(t: &mut Report) {
 }
 
 /// True while there is such a domain; its id is not used again.
-fn lives(domain: u16) -> bool {
-    !matches!(pair::bind(DomId(domain), NO_PORT), Err(refused) if refused == Errno::Esrch)
+fn lives(domain: DomId) -> bool {
+    !matches!(pair::bind(domain, NO_PORT), Err(refused) if refused == Errno::Esrch)
 }
 
 fn memory_is_as_it_was(t: &mut Report) -> bool {
