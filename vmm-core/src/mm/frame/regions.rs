@@ -12,7 +12,7 @@ use super::entry::{Index, MAX_FRAMES};
 const MAX_REGIONS: usize = 64;
 
 /// A run of RAM frames.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Region {
     /// The first frame.
     pub(super) start: u64,
@@ -24,7 +24,11 @@ pub(super) struct Region {
 
 /// All regions, in ascending order, none touching the next.
 #[derive(Debug, Default)]
-pub(super) struct Regions(Vec<Region, MAX_REGIONS>);
+pub(super) struct Regions {
+    list: Vec<Region, MAX_REGIONS>,
+    /// The largest of them, which most frames are in: looked at first.
+    main: Region,
+}
 
 impl Regions {
     /// Sorts and joins a memory map. Frame 0 is left out, so that 0 can mean "no frame"; so are
@@ -50,6 +54,8 @@ impl Regions {
         for region in list {
             joined.append(region);
         }
+        let largest = joined.iter().max_by_key(|region| region.end - region.start);
+        joined.main = largest.copied().unwrap_or_default();
         joined
     }
 
@@ -57,7 +63,7 @@ impl Regions {
     fn append(&mut self, region: Region) {
         let base = self.frames();
         let room = MAX_FRAMES - base;
-        match self.0.last_mut() {
+        match self.list.last_mut() {
             Some(last) if region.start <= last.end => {
                 let end = region.end.max(last.end);
                 last.end = end.min(last.end.saturating_add(room));
@@ -66,7 +72,7 @@ impl Regions {
                 let end = region.end.min(region.start.saturating_add(room));
                 if end > region.start {
                     // `new` collected at most as many as fit here.
-                    let _ = self.0.push(Region {
+                    let _ = self.list.push(Region {
                         start: region.start,
                         end,
                         base,
@@ -78,22 +84,28 @@ impl Regions {
 
     /// The number of frames in all regions.
     pub(super) fn frames(&self) -> u64 {
-        self.0
+        self.list
             .last()
             .map_or(0, |last| last.base + (last.end - last.start))
     }
 
     /// The regions in ascending order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Region> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// The region that holds all of `count` frames from `mfn`.
     #[inline]
     pub(super) fn holding(&self, mfn: Mfn, count: u64) -> Option<&Region> {
-        self.0.iter().find(|region| {
-            mfn.raw() >= region.start && mfn.raw() < region.end && count <= region.end - mfn.raw()
-        })
+        if self.main.holds(mfn, count) {
+            return Some(&self.main);
+        }
+        self.search(mfn, count)
+    }
+
+    #[cold]
+    fn search(&self, mfn: Mfn, count: u64) -> Option<&Region> {
+        self.list.iter().find(|region| region.holds(mfn, count))
     }
 
     /// The table index of a frame.
@@ -105,13 +117,19 @@ impl Regions {
     /// The frame of a table index.
     pub(super) fn mfn(&self, index: Index) -> Option<Mfn> {
         let index = u64::from(index);
-        let region = self.0.iter().rev().find(|region| index >= region.base)?;
+        let region = self.list.iter().rev().find(|region| index >= region.base)?;
         let mfn = region.start + (index - region.base);
         (mfn < region.end).then(|| Mfn::new(mfn))
     }
 }
 
 impl Region {
+    /// True when all of `count` frames from `mfn` lie in this region.
+    #[inline]
+    const fn holds(&self, mfn: Mfn, count: u64) -> bool {
+        mfn.raw() >= self.start && mfn.raw() < self.end && count <= self.end - mfn.raw()
+    }
+
     /// The table index of a frame of this region.
     #[inline]
     #[expect(
