@@ -46,7 +46,15 @@ impl Flush {
         self.needed
     }
 
+    /// True when there is nothing to do, neither to invalidate nor to free.
+    #[inline]
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        !self.needed && self.tables.is_none()
+    }
+
     /// Takes on another token's duty as well.
+    #[inline]
     pub fn merge(&mut self, mem: &impl TableMem, mut other: Self) {
         self.needed |= core::mem::take(&mut other.needed);
         if let Some((first, last)) = other.tables.take() {

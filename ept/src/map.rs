@@ -7,10 +7,12 @@ use abi::{Gfn, Hpa, Mfn};
 use crate::entry::{Attr, Entry, Perms};
 use crate::flush::Flush;
 use crate::mem::TableMem;
-use crate::walk::{self, GFN_BITS, Leaf, PageSize, SLOTS, Slot};
+use crate::walk::{self, GFN_BITS, Leaf, PageSize, SLOTS, Slot, Small};
 
 /// Bits a machine frame number has in an entry.
 const MFN_BITS: u32 = 40;
+/// Tables that may be empty at a time: each costs whoever looks for the next leaf some steps.
+const MOST_EMPTY: u32 = 4;
 
 /// Why a change was refused. Nothing was changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +29,8 @@ pub enum EptError {
     Hole,
     /// Attributes no CPU takes.
     BadAttr,
+    /// The caller wants what is mapped there to stay.
+    Refused,
 }
 
 /// A domain's extended page tables.
@@ -38,6 +42,8 @@ pub struct Ept<M: TableMem> {
     root: Mfn,
     /// The first guest frame number outside the address space.
     end: Gfn,
+    /// Page tables that [`Ept::vacate`] left empty.
+    empty_tables: u32,
 }
 
 /// The size of the pages whose leaves each level holds; the root holds none.
@@ -88,6 +94,7 @@ impl<M: TableMem> Ept<M> {
             mem,
             root,
             end: Gfn::new(1 << gfn_bits),
+            empty_tables: 0,
         })
     }
 
@@ -103,6 +110,12 @@ impl<M: TableMem> Ept<M> {
     #[must_use]
     pub const fn gfn_end(&self) -> Gfn {
         self.end
+    }
+
+    /// Page tables that are empty.
+    #[cfg(test)]
+    pub(crate) const fn empty_tables(&self) -> u32 {
+        self.empty_tables
     }
 
     /// The memory of the tables.
@@ -153,7 +166,8 @@ impl<M: TableMem> Ept<M> {
         None
     }
 
-    /// Maps a page where nothing is mapped. No slot was present, so nothing is to invalidate.
+    /// Maps a page where nothing is mapped. No page was present, so nothing is to invalidate unless
+    /// the page takes the place of tables that [`Ept::vacate`] left empty.
     ///
     /// # Errors
     /// [`EptError`]; `Occupied` when any frame of the page is mapped.
@@ -166,11 +180,29 @@ impl<M: TableMem> Ept<M> {
     ) -> Result<Flush, EptError> {
         self.check(gfn, size)?;
         check_leaf(mfn, size, attr)?;
-        if !self.path(gfn, size).slot().read(&self.mem).is_empty() {
-            return Err(EptError::Occupied);
+        let leaf = Entry::leaf(mfn, size, attr);
+        if size == PageSize::Size4K
+            && let Some(small) = self.small(gfn)
+        {
+            if !small.entry.is_empty() {
+                return Err(EptError::Occupied);
+            }
+            self.fill(small, leaf);
+            return Ok(Flush::none());
+        }
+        let path = self.path(gfn, size);
+        let old = path.slot().read(&self.mem);
+        if !old.is_empty() {
+            if path.level != level_of(size) || !self.is_vacant(old, size) {
+                return Err(EptError::Occupied);
+            }
+            path.slot().write(&self.mem, leaf);
+            let mut flush = Flush::none();
+            self.drop_subtree(gfn, old, size, &mut flush, &mut |_| ());
+            return Ok(flush);
         }
         let (path, flush) = self.open(gfn, size)?;
-        path.slot().write(&self.mem, Entry::leaf(mfn, size, attr));
+        path.slot().write(&self.mem, leaf);
         self.add_live(&path, 1);
         Ok(flush)
     }
@@ -205,6 +237,14 @@ impl<M: TableMem> Ept<M> {
         };
         if taken {
             return Err(EptError::Occupied);
+        }
+        if in_table
+            && path.slots[level_of(PageSize::Size2M)]
+                .read(&self.mem)
+                .live()
+                == 0
+        {
+            self.empty_tables -= 1;
         }
         let (path, flush) = self.open(gfn, PageSize::Size4K)?;
         let table = path.slot().table;
@@ -253,28 +293,77 @@ impl<M: TableMem> Ept<M> {
         Ok(first..last + 1)
     }
 
-    /// Maps one 4 KiB page, over whatever maps its frame now; returns what that was.
+    /// Maps one 4 KiB page, over whatever maps its frame now if `may_go` says so of the entry;
+    /// returns what that was.
     ///
     /// # Errors
-    /// [`EptError`].
+    /// [`EptError`]; `Refused` when it may not go.
     pub fn replace(
         &mut self,
         gfn: Gfn,
         mfn: Mfn,
         attr: Attr,
+        may_go: impl FnOnce(Entry) -> bool,
     ) -> Result<(Option<Leaf>, Flush), EptError> {
         self.check(gfn, PageSize::Size4K)?;
         check_leaf(mfn, PageSize::Size4K, attr)?;
+        let new = Entry::leaf(mfn, PageSize::Size4K, attr);
+        if let Some(small) = self.small(gfn)
+            && small.entry.is_empty()
+        {
+            self.fill(small, new);
+            return Ok((None, Flush::none()));
+        }
+        if self.entry(gfn).is_some_and(|(old, _)| !may_go(old)) {
+            return Err(EptError::Refused);
+        }
         let (path, mut flush) = self.open(gfn, PageSize::Size4K)?;
         let slot = path.slot();
         let old = slot.read(&self.mem);
-        slot.write(&self.mem, Entry::leaf(mfn, PageSize::Size4K, attr));
+        slot.write(&self.mem, new);
         if old.is_empty() {
             self.add_live(&path, 1);
             return Ok((None, flush));
         }
         flush.merge(&self.mem, Flush::when(old.is_present()));
         Ok((Some(leaf(gfn, old, PageSize::Size4K)), flush))
+    }
+
+    /// Unmaps the 4 KiB page at `gfn` if there is one, with others beside it in its table, and
+    /// `may_go` says so of its entry.
+    #[inline]
+    pub fn unmap_small(
+        &mut self,
+        gfn: Gfn,
+        may_go: impl FnOnce(Entry) -> bool,
+    ) -> Option<(Leaf, Flush)> {
+        let small = self.small(gfn).filter(|small| small.table.live() > 1)?;
+        self.take_out(small, may_go)
+    }
+
+    /// Unmaps the 4 KiB page at `gfn` if there is one and `may_go` says so of its entry. A table may
+    /// stay that is empty then, until something larger is mapped in its place or all goes.
+    #[inline]
+    pub fn vacate(
+        &mut self,
+        gfn: Gfn,
+        may_go: impl FnOnce(Entry) -> bool,
+    ) -> Option<(Leaf, Flush)> {
+        let small = self.small(gfn)?;
+        if small.table.live() > 1 {
+            return self.take_out(small, may_go);
+        }
+        if self.empty_tables < MOST_EMPTY {
+            let gone = self.take_out(small, may_go)?;
+            self.empty_tables += 1;
+            return Some(gone);
+        }
+        if small.entry.is_empty() || !may_go(small.entry) {
+            return None;
+        }
+        let mut gone = None;
+        let flush = self.unmap(gfn, PageSize::Size4K, |leaf| gone = Some(leaf));
+        Some((gone?, flush.ok()?))
     }
 
     /// Unmaps all there is in the page of `size` at `gfn`, splitting a larger one; shows every
@@ -381,6 +470,56 @@ impl<M: TableMem> Ept<M> {
             Ok(())
         } else {
             Err(EptError::Misaligned)
+        }
+    }
+
+    /// The slot of a small page, where there is a page table for it: the short way of most changes.
+    #[inline]
+    fn small(&self, gfn: Gfn) -> Option<Small> {
+        if gfn >= self.end {
+            return None;
+        }
+        walk::find_small(&self.mem, self.root, gfn)
+    }
+
+    /// Maps a small page in its empty slot.
+    #[inline]
+    fn fill(&mut self, small: Small, leaf: Entry) {
+        small.slot.write(&self.mem, leaf);
+        let mut table = small.table;
+        self.empty_tables -= u32::from(table.live() == 0);
+        table.set_live(table.live() + 1);
+        small.above.write(&self.mem, table);
+    }
+
+    /// Empties the slot of a small page, if one is mapped that may go.
+    #[inline]
+    fn take_out(
+        &mut self,
+        small: Small,
+        may_go: impl FnOnce(Entry) -> bool,
+    ) -> Option<(Leaf, Flush)> {
+        let entry = small.entry;
+        if entry.is_empty() || !may_go(entry) {
+            return None;
+        }
+        small.slot.write(&self.mem, Entry::EMPTY);
+        let mut table = small.table;
+        table.set_live(table.live() - 1);
+        small.above.write(&self.mem, table);
+        let gone = leaf(small.gfn, entry, PageSize::Size4K);
+        Some((gone, Flush::when(entry.is_present())))
+    }
+
+    /// True for an entry of `size` that points to tables which map nothing.
+    fn is_vacant(&self, entry: Entry, size: PageSize) -> bool {
+        match size.smaller() {
+            Some(smaller) if !entry.is_leaf(size) => (0..SLOTS).all(|index| {
+                let table = entry.mfn();
+                let below = Slot { table, index }.read(&self.mem);
+                below.is_empty() || self.is_vacant(below, smaller)
+            }),
+            _ => false,
         }
     }
 
@@ -494,7 +633,7 @@ impl<M: TableMem> Ept<M> {
 
     /// Drops what an entry, already taken out of its table, mapped.
     fn drop_subtree(
-        &self,
+        &mut self,
         gfn: Gfn,
         entry: Entry,
         size: PageSize,
@@ -503,6 +642,7 @@ impl<M: TableMem> Ept<M> {
     ) {
         match size.smaller() {
             Some(smaller) if !entry.is_leaf(size) => {
+                self.empty_tables -= u32::from(entry.live() == 0);
                 self.drop_table(gfn, entry.mfn(), smaller, flush, see);
             }
             _ => {
@@ -514,7 +654,7 @@ impl<M: TableMem> Ept<M> {
 
     /// Empties a table whose slots have `size` and starts at `gfn`; retires it.
     fn drop_table(
-        &self,
+        &mut self,
         gfn: Gfn,
         table: Mfn,
         size: PageSize,

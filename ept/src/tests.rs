@@ -58,7 +58,9 @@ type Model = BTreeMap<u64, (u64, Attr)>;
 #[derive(Clone, Debug)]
 enum Op {
     Map(u64, PageSize, u64, Attr),
-    Replace(u64, u64, Attr),
+    Replace(u64, u64, Attr, bool),
+    Vacate(u64, bool),
+    UnmapSmall(u64, bool),
     Unmap(u64, PageSize),
     Protect(u64, PageSize, Perms),
     Reveal(u64, Perms),
@@ -103,7 +105,10 @@ fn runs() -> impl Strategy<Value = u64> {
 fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (gfns(), sizes(), 0_u64..8, attrs()).prop_map(|(g, s, m, a)| Op::Map(g, s, m, a)),
-        2 => (gfns(), 0_u64..4096, attrs()).prop_map(|(g, m, a)| Op::Replace(g, m, a)),
+        2 => (gfns(), 0_u64..4096, attrs(), any::<bool>())
+            .prop_map(|(g, m, a, may_go)| Op::Replace(g, m, a, may_go)),
+        2 => (gfns(), any::<bool>()).prop_map(|(g, may_go)| Op::Vacate(g, may_go)),
+        2 => (gfns(), any::<bool>()).prop_map(|(g, may_go)| Op::UnmapSmall(g, may_go)),
         3 => (gfns(), sizes()).prop_map(|(g, s)| Op::Unmap(g, s)),
         2 => (gfns(), sizes(), perms()).prop_map(|(g, s, p)| Op::Protect(g, s, p)),
         1 => (gfns(), perms()).prop_map(|(g, p)| Op::Reveal(g, p)),
@@ -112,18 +117,56 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What was free is mapped now.
+/// What was free is mapped now. Nothing was present, so only tables that were left empty may wait for
+/// an invalidation, where a `large` page took their place.
 fn mapped(
     ept: &Ept<&Tables>,
     model: &mut Model,
     flush: Flush,
     frames: impl Iterator<Item = (u64, u64)>,
     attr: Attr,
+    large: bool,
 ) {
-    assert!(!flush.is_needed(), "nothing was present");
+    assert!(!flush.is_needed() || large);
     flush.done(ept.mem());
     for (gfn, mfn) in frames {
         assert!(model.insert(gfn, (mfn, attr)).is_none(), "was free");
+    }
+}
+
+fn unmap_run(ept: &mut Ept<&Tables>, model: &mut Model, gfn: u64, count: u64) {
+    match ept.unmap_run(Gfn::new(gfn), count) {
+        Ok(flush) => {
+            let gone = (gfn..gfn + count).map(|gfn| model.remove(&gfn).expect("mapped"));
+            let gone = gone.collect();
+            check_flush(ept, flush, gone);
+        }
+        Err(EptError::OutOfRange) => assert!(gfn + count > ept.gfn_end().raw()),
+        Err(error) => assert!(matches!(error, EptError::Hole | EptError::Misaligned)),
+    }
+}
+
+fn replace(
+    ept: &mut Ept<&Tables>,
+    model: &mut Model,
+    gfn: u64,
+    (mfn, attr): (u64, Attr),
+    may_go: bool,
+) {
+    let was = model.get(&gfn).copied();
+    let goes = |entry: Entry| {
+        assert_eq!(Some(entry.attr()), was.map(|(_, attr)| attr));
+        may_go
+    };
+    match ept.replace(Gfn::new(gfn), Mfn::new(mfn), attr, goes) {
+        Ok((old, flush)) => {
+            assert!(may_go || was.is_none());
+            model.insert(gfn, (mfn, attr));
+            assert_eq!(old.map(|l| (l.mfn.raw(), l.attr)), was);
+            check_flush(ept, flush, was.into_iter().collect());
+        }
+        Err(EptError::Refused) => assert!(!may_go && was.is_some()),
+        Err(error) => assert_eq!(error, EptError::NoMemory),
     }
 }
 
@@ -134,7 +177,14 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
             let range = block(gfn, size);
             let mfn = mfn * 512;
             match ept.map(Gfn::new(range.start), Mfn::new(mfn), size, attr) {
-                Ok(flush) => mapped(ept, model, flush, range.zip(mfn..), attr),
+                Ok(flush) => mapped(
+                    ept,
+                    model,
+                    flush,
+                    range.zip(mfn..),
+                    attr,
+                    size != PageSize::Size4K,
+                ),
                 Err(EptError::Occupied) => assert!(model.range(range).next().is_some()),
                 Err(EptError::NoMemory) => {}
                 Err(error) => panic!("{error:?}"),
@@ -143,7 +193,7 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
         Op::MapRun(gfn, count, mfn, attr) => {
             let range = gfn..gfn + count;
             match ept.map_run(Gfn::new(gfn), Mfn::new(mfn), count, attr) {
-                Ok(flush) => mapped(ept, model, flush, range.zip(mfn..), attr),
+                Ok(flush) => mapped(ept, model, flush, range.zip(mfn..), attr, false),
                 Err(EptError::Occupied) => assert!(model.range(range).next().is_some()),
                 Err(EptError::Misaligned) => assert_ne!(gfn / 512, (range.end - 1) / 512),
                 Err(EptError::OutOfRange) => assert!(range.end > ept.gfn_end().raw()),
@@ -151,23 +201,16 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
                 Err(error) => panic!("{error:?}"),
             }
         }
-        Op::UnmapRun(gfn, count) => match ept.unmap_run(Gfn::new(gfn), count) {
-            Ok(flush) => {
-                let gone = (gfn..gfn + count).map(|gfn| model.remove(&gfn).expect("mapped"));
-                let gone = gone.collect();
-                check_flush(ept, flush, gone);
-            }
-            Err(EptError::OutOfRange) => assert!(gfn + count > ept.gfn_end().raw()),
-            Err(error) => assert!(matches!(error, EptError::Hole | EptError::Misaligned)),
-        },
-        Op::Replace(gfn, mfn, attr) => match ept.replace(Gfn::new(gfn), Mfn::new(mfn), attr) {
-            Ok((old, flush)) => {
-                let was = model.insert(gfn, (mfn, attr));
-                assert_eq!(old.map(|l| (l.mfn.raw(), l.attr)), was);
-                check_flush(ept, flush, was.into_iter().collect());
-            }
-            Err(error) => assert_eq!(error, EptError::NoMemory),
-        },
+        Op::UnmapRun(gfn, count) => unmap_run(ept, model, gfn, count),
+        Op::Replace(gfn, mfn, attr, may_go) => replace(ept, model, gfn, (mfn, attr), may_go),
+        Op::Vacate(gfn, may_go) => {
+            let vacated = ept.vacate(Gfn::new(gfn), |_| may_go);
+            small_unmapped(ept, model, gfn, vacated, may_go, true);
+        }
+        Op::UnmapSmall(gfn, may_go) => {
+            let unmapped = ept.unmap_small(Gfn::new(gfn), |_| may_go);
+            small_unmapped(ept, model, gfn, unmapped, may_go, false);
+        }
         Op::Unmap(gfn, size) => {
             let range = block(gfn, size);
             let mut seen = Vec::new();
@@ -193,6 +236,31 @@ fn step(ept: &mut Ept<&Tables>, model: &mut Model, op: &Op) {
             }
             None => assert_eq!(ept.reveal(Gfn::new(gfn), perms), Err(EptError::Hole)),
         },
+    }
+}
+
+/// What came of unmapping one small page, `surely` if there is one that `may_go`.
+fn small_unmapped(
+    ept: &Ept<&Tables>,
+    model: &mut Model,
+    gfn: u64,
+    unmapped: Option<(Leaf, Flush)>,
+    may_go: bool,
+    surely: bool,
+) {
+    match unmapped {
+        Some((leaf, flush)) => {
+            assert!(may_go);
+            assert_eq!((leaf.gfn.raw(), leaf.size), (gfn, PageSize::Size4K));
+            let gone = model.remove(&gfn);
+            assert_eq!(gone, Some((leaf.mfn.raw(), leaf.attr)));
+            check_flush(ept, flush, gone.into_iter().collect());
+        }
+        None => {
+            let there = ept.lookup(Gfn::new(gfn));
+            let small = there.is_some_and(|leaf| leaf.size == PageSize::Size4K);
+            assert!(!may_go || !small || !surely);
+        }
     }
 }
 
@@ -256,15 +324,18 @@ fn all(ept: &Ept<&Tables>) -> Vec<Leaf> {
     leaves
 }
 
-/// Checks that every table counts its slots right, by walking the raw entries.
-fn check_counts(tables: &Tables, table: u64, level: u32) -> u64 {
+/// Checks that every table counts its slots right, by walking the raw entries; also counts the
+/// empty tables, which only page tables may be.
+fn check_counts(tables: &Tables, table: u64, level: u32, empty: &mut u32) -> u64 {
     let slots = tables.frames.borrow()[&table];
     let used = slots.iter().filter(|slot| **slot != 0);
     for slot in used.clone() {
         let entry = Entry(*slot);
         if level > 0 && !(level < 3 && entry.large()) {
-            assert_eq!(entry.live(), check_counts(tables, entry.frame(), level - 1));
-            assert!(entry.live() > 0, "empty tables go");
+            let live = check_counts(tables, entry.frame(), level - 1, empty);
+            assert_eq!(entry.live(), live);
+            assert!(live > 0 || level == 1, "empty tables go");
+            *empty += u32::from(live == 0);
         }
     }
     used.count() as u64
@@ -283,7 +354,10 @@ proptest! {
         let mut model = Model::new();
         for op in &script {
             step(&mut ept, &mut model, op);
-            check_counts(&tables, ept.root().mfn().raw(), 3);
+            let mut empty = 0;
+            check_counts(&tables, ept.root().mfn().raw(), 3, &mut empty);
+            prop_assert_eq!(empty, ept.empty_tables());
+            prop_assert!(empty <= 4);
         }
         prop_assert_eq!(&frames_of(&all(&ept)), &model);
         for (gfn, (mfn, attr)) in &model {
@@ -341,6 +415,38 @@ fn a_giant_page_splits_twice_and_goes() {
     assert_eq!(count, giant);
     assert_eq!(tables.frames.borrow().len(), 1);
     ept.clear(|_| panic!("empty")).done(ept.mem());
+}
+
+#[test]
+fn only_a_few_tables_stay_empty() {
+    let tables = Tables::default();
+    let mut ept = Ept::new(&tables, 48).expect("a root");
+    let gfns = (0..20).map(|number| Gfn::new(number * 512));
+    for gfn in gfns.clone() {
+        let mapped = ept.map(gfn, Mfn::new(7), PageSize::Size4K, Attr::ram(1));
+        mapped.expect("room").done(&&tables);
+    }
+    let all = tables.frames.borrow().len();
+    for gfn in gfns {
+        let (leaf, flush) = ept.vacate(gfn, |_| true).expect("mapped");
+        assert_eq!((leaf.gfn, flush.is_needed()), (gfn, true));
+        flush.done(&&tables);
+    }
+    // Of twenty page tables four stay, and with them the two tables above.
+    assert_eq!(
+        (ept.empty_tables(), tables.frames.borrow().len()),
+        (4, all - 16)
+    );
+    assert_eq!(ept.next(Gfn::new(0)), None);
+    // What is mapped in one of them again makes it one like any other.
+    let mapped = ept.map(Gfn::new(1), Mfn::new(7), PageSize::Size4K, Attr::ram(1));
+    mapped.expect("room").done(&&tables);
+    assert_eq!(ept.empty_tables(), 3);
+    let large = ept.map(Gfn::new(512), Mfn::new(512), PageSize::Size2M, Attr::ram(1));
+    let flush = large.expect("an empty table gives way");
+    assert!(flush.is_needed());
+    flush.done(&&tables);
+    assert_eq!(ept.empty_tables(), 2);
 }
 
 #[test]

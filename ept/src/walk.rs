@@ -133,6 +133,44 @@ pub(crate) fn find(mem: &impl TableMem, root: Mfn, gfn: Gfn) -> Option<(Slot, En
     Some((slot, entry, PageSize::Size4K))
 }
 
+/// The slot of one small page in a page table that is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Small {
+    /// Its frame.
+    pub(crate) gfn: Gfn,
+    /// The slot that points to the page table.
+    pub(crate) above: Slot,
+    /// What that one holds.
+    pub(crate) table: Entry,
+    /// The page's own slot.
+    pub(crate) slot: Slot,
+    /// What it holds.
+    pub(crate) entry: Entry,
+}
+
+/// Finds the slot of the 4 KiB page `gfn`, which has at most [`GFN_BITS`] bits; `None` where no
+/// page table is.
+#[inline(always)]
+pub(crate) fn find_small(mem: &impl TableMem, root: Mfn, gfn: Gfn) -> Option<Small> {
+    let top = Entry(mem.read(root, root_index(gfn)));
+    let (_, entry) = below(mem, top, PageSize::Size1G, gfn)?;
+    if entry.large() {
+        return None;
+    }
+    let (above, table) = below(mem, entry, PageSize::Size2M, gfn)?;
+    if table.large() {
+        return None;
+    }
+    let (slot, entry) = below(mem, table, PageSize::Size4K, gfn)?;
+    Some(Small {
+        gfn,
+        above,
+        table,
+        slot,
+        entry,
+    })
+}
+
 /// The slot for `gfn`, and what it holds, in the table of `size` that an entry points to.
 #[inline(always)]
 fn below(mem: &impl TableMem, entry: Entry, size: PageSize, gfn: Gfn) -> Option<(Slot, Entry)> {

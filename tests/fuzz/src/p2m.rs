@@ -95,7 +95,9 @@ fn step(p2m: &mut P2m, model: &mut Model, pins: &mut Vec<PageRef>, op: &Op) {
         Op::Ungrant(gfn) => {
             let (gfn, key) = at(gfn);
             if let Some((PageKind::Foreign, Some(_))) = model.get(&key) {
-                p2m.remove_foreign(gfn).expect("mapped").done();
+                let mut flush = p2m.batch();
+                p2m.remove_foreign(gfn, &mut flush).expect("mapped");
+                flush.done();
                 model.remove(&key);
             }
         }

@@ -10,7 +10,7 @@ use spin::{Mutex, RwLock};
 
 use super::pin::{Granted, Status, Use};
 use super::{GrantTable, Mapping, Maptrack};
-use crate::mm::p2m::{Flush, P2m, PageKind, Perms};
+use crate::mm::p2m::{Flush, P2m, Perms};
 use crate::mm::page::PageRef;
 
 /// What of a domain takes part in grants.
@@ -38,7 +38,7 @@ impl Party<'_> {
 }
 
 /// Maps the page that `granter` grants to `mapper` by `gref` at `gfn` of the mapper. Returns the
-/// mapping's handle, and the duty for what was mapped there before.
+/// mapping's handle; `flush` takes on the duty for what was mapped there before.
 ///
 /// # Errors
 /// The operation's status.
@@ -48,7 +48,8 @@ pub fn map(
     gref: GrantRef,
     gfn: Gfn,
     write: bool,
-) -> Result<(u32, Flush), Status> {
+    flush: &mut Flush,
+) -> Result<u32, Status> {
     let mut track = mapper.maptrack.lock();
     if !track.has_room() {
         return Err(status::NO_SPACE);
@@ -60,14 +61,13 @@ pub fn map(
         whole: true,
     })?;
     let perms = if write { Perms::RW } else { Perms::READ };
-    let inserted = mapper
-        .p2m
-        .write()
-        .insert_page(gfn, granted.page, PageKind::Foreign, perms);
-    let Ok(flush) = inserted else {
+    let mut p2m = mapper.p2m.write();
+    let inserted = p2m.insert_foreign(gfn, granted.page, perms, flush);
+    drop(p2m);
+    if inserted.is_err() {
         granter.unpin(gref, write);
         return Err(status::GENERAL_ERROR);
-    };
+    }
     let handle = track.add(Mapping {
         gfn,
         gref,
@@ -75,25 +75,29 @@ pub fn map(
         write,
     });
     // There was room, and the table has been ours since.
-    let handle = handle.ok_or(status::NO_SPACE)?;
-    Ok((handle, flush))
+    handle.ok_or(status::NO_SPACE)
 }
 
-/// Takes a mapping out of the mapper's memory, which must be at `gfn`. The use of the grant ends
-/// by [`end_use`], when no pCPU can reach the page any more.
+/// Takes a mapping out of the mapper's memory, which must be at `gfn`; `flush` takes on the duty
+/// of that. The use of the grant ends by [`end_use`], when no pCPU can reach the page any more.
 ///
 /// # Errors
 /// The operation's status.
-pub fn unmap(mapper: &Party<'_>, handle: u32, gfn: Gfn) -> Result<(Mapping, Flush), Status> {
+pub fn unmap(
+    mapper: &Party<'_>,
+    handle: u32,
+    gfn: Gfn,
+    flush: &mut Flush,
+) -> Result<Mapping, Status> {
     let mut track = mapper.maptrack.lock();
     let mapping = track.get(handle).ok_or(status::BAD_HANDLE)?;
     if mapping.gfn != gfn {
         return Err(status::GENERAL_ERROR);
     }
-    let removed = mapper.p2m.write().remove_foreign(gfn);
-    let flush = removed.map_err(|_| status::GENERAL_ERROR)?;
+    let removed = mapper.p2m.write().remove_foreign(gfn, flush);
+    removed.map_err(|_| status::GENERAL_ERROR)?;
     track.remove(handle);
-    Ok((mapping, flush))
+    Ok(mapping)
 }
 
 /// Ends the use of a grant that was mapped. `None` for a granter that has ended: what it held

@@ -146,11 +146,11 @@ impl Dom {
     /// The status.
     pub fn map(&self, granter: &Self, gref: u32, gfn: u64, write: bool) -> Result<u32, i16> {
         let (me, granter) = (self.party(), granter.party());
-        let mapped = ops::map(&me, &granter, GrantRef(gref), Gfn::new(gfn), write);
-        mapped.map(|(handle, flush)| {
-            flush.done();
-            handle
-        })
+        let mut flush = self.p2m.read().batch();
+        let gfn = Gfn::new(gfn);
+        let mapped = ops::map(&me, &granter, GrantRef(gref), gfn, write, &mut flush);
+        flush.done();
+        mapped
     }
 
     /// Unmaps, and ends the use with whichever of `others` granted it.
@@ -158,7 +158,7 @@ impl Dom {
     /// # Errors
     /// The status.
     pub fn unmap(&self, others: &[&Self], handle: u32, gfn: u64) -> Result<(), i16> {
-        let (mapping, flush) = ops::unmap(&self.party(), handle, Gfn::new(gfn))?;
+        let (mapping, flush) = self.take_out(handle, gfn)?;
         flush.done();
         end_use(others, mapping);
         Ok(())
@@ -169,7 +169,9 @@ impl Dom {
     /// # Errors
     /// The status.
     pub fn take_out(&self, handle: u32, gfn: u64) -> Result<(Mapping, Flush), i16> {
-        ops::unmap(&self.party(), handle, Gfn::new(gfn))
+        let mut flush = self.p2m.read().batch();
+        let mapping = ops::unmap(&self.party(), handle, Gfn::new(gfn), &mut flush)?;
+        Ok((mapping, flush))
     }
 
     /// Copies between pages.

@@ -1,7 +1,7 @@
 //! `GNTTABOP_map_grant_ref` and `GNTTABOP_unmap_grant_ref`.
 
 use alloc::sync::Arc;
-use core::mem::offset_of;
+use core::mem::{self, offset_of};
 
 use abi::grant_table::{MapGrantRef, UnmapGrantRef, map_flags, status};
 use abi::{DomId, Gpa, GrantRef};
@@ -53,34 +53,31 @@ impl Named {
 /// What the changes of a call leave to do: one duty, since one invalidation serves all of them.
 pub(super) struct Duty<'a> {
     domain: &'a Domain,
-    flush: Option<Flush>,
+    flush: Flush,
 }
 
 impl<'a> Duty<'a> {
-    pub(super) const fn of(domain: &'a Domain) -> Self {
+    pub(super) fn of(domain: &'a Domain) -> Self {
         Self {
             domain,
-            flush: None,
+            flush: domain.p2m.read().batch(),
         }
     }
 
-    pub(super) fn add(&mut self, flush: Flush) {
-        match &mut self.flush {
-            None => self.flush = Some(flush),
-            Some(all) => {
-                if let Err(flush) = all.merge(flush) {
-                    // Without memory to remember both: this one at once.
-                    self.domain.complete(flush);
-                }
-            }
+    /// The duty, with room for one more page. Called without a lock.
+    #[inline]
+    pub(super) fn room(&mut self) -> &mut Flush {
+        if self.flush.make_room().is_err() {
+            // Without memory to remember more: what there is at once.
+            let next = self.domain.p2m.read().batch();
+            self.domain.complete(mem::replace(&mut self.flush, next));
         }
+        &mut self.flush
     }
 
     /// Makes sure that no pCPU reaches what was unmapped, and lets it go.
     pub(super) fn complete(self) {
-        if let Some(flush) = self.flush {
-            self.domain.complete(flush);
-        }
+        self.domain.complete(self.flush);
     }
 }
 
@@ -89,9 +86,8 @@ pub(super) fn map(ctx: &Ctx<'_, '_>, at: u64, count: u32) -> Step {
     let mut duty = Duty::of(ctx.domain());
     let step = each(at, count, size_of::<MapGrantRef>(), u32::MAX, |at| {
         let request: MapGrantRef = ctx.read(at)?;
-        match map_one(ctx, &request, &mut named) {
-            Ok((handle, flush)) => {
-                duty.add(flush);
+        match map_one(ctx, &request, &mut named, duty.room()) {
+            Ok(handle) => {
                 let mapped = Mapped {
                     status: status::OKAY,
                     handle,
@@ -112,7 +108,8 @@ fn map_one(
     ctx: &Ctx<'_, '_>,
     request: &MapGrantRef,
     named: &mut Named,
-) -> Result<(u32, Flush), Status> {
+    flush: &mut Flush,
+) -> Result<u32, Status> {
     use map_flags::{APPLICATION_MAP, CONTAINS_PTE, DEVICE_MAP, HOST_MAP, READONLY};
     if request.flags & (DEVICE_MAP | HOST_MAP) == 0 {
         return Err(status::BAD_GNTREF);
@@ -132,6 +129,7 @@ fn map_one(
         GrantRef(request.gref),
         Gpa::new(request.host_addr).gfn(),
         request.flags & READONLY == 0,
+        flush,
     )
 }
 
@@ -142,9 +140,8 @@ pub(super) fn unmap(ctx: &Ctx<'_, '_>, at: u64, count: u32) -> Step {
     let most = u32::try_from(UNMAP_BATCH).unwrap_or(0);
     let step = each(at, count, size_of::<UnmapGrantRef>(), most, |at| {
         let request: UnmapGrantRef = ctx.read(at)?;
-        let status = match unmap_one(domain, &request) {
-            Ok(Some((mapping, flush))) => {
-                duty.add(flush);
+        let status = match unmap_one(domain, &request, duty.room()) {
+            Ok(Some(mapping)) => {
                 // As many fit as `each` goes through.
                 let _ = ended.push(mapping);
                 status::OKAY
@@ -157,7 +154,7 @@ pub(super) fn unmap(ctx: &Ctx<'_, '_>, at: u64, count: u32) -> Step {
     // Only what no pCPU can reach any more may be reused, by us or by the granter.
     duty.complete();
     let mut named = Named::default();
-    for mapping in ended {
+    for &mapping in &ended {
         let granter = named.find(mapping.granter).map(|domain| domain.party());
         ops::end_use(granter.as_ref(), mapping);
     }
@@ -165,7 +162,11 @@ pub(super) fn unmap(ctx: &Ctx<'_, '_>, at: u64, count: u32) -> Step {
 }
 
 /// Unmaps one page; nothing for an address of 0, which names none.
-fn unmap_one(domain: &Domain, request: &UnmapGrantRef) -> Result<Option<(Mapping, Flush)>, Status> {
+fn unmap_one(
+    domain: &Domain,
+    request: &UnmapGrantRef,
+    flush: &mut Flush,
+) -> Result<Option<Mapping>, Status> {
     if request.host_addr == 0 {
         let known = domain.maptrack.lock().get(request.handle).is_some();
         return if known {
@@ -175,5 +176,5 @@ fn unmap_one(domain: &Domain, request: &UnmapGrantRef) -> Result<Option<(Mapping
         };
     }
     let gfn = Gpa::new(request.host_addr).gfn();
-    ops::unmap(&domain.party(), request.handle, gfn).map(Some)
+    ops::unmap(&domain.party(), request.handle, gfn, flush).map(Some)
 }

@@ -127,13 +127,13 @@ pub(super) fn set_version(ctx: &Ctx<'_, '_>, at: u64) -> Step {
     loop {
         let taken = domain.grants.lock().take_status_frame();
         let Some((page, gfn)) = taken else { break };
+        let flush = duty.room();
         let mut p2m = domain.p2m.write();
         // The guest may have put something else there meanwhile.
         let placed = gfn.filter(|&gfn| p2m.lookup(gfn).is_some_and(|it| it.mfn == page.mfn()));
-        let removed = placed.and_then(|gfn| p2m.remove(gfn).ok());
-        drop(p2m);
-        if let Some(flush) = removed {
-            duty.add(flush);
+        if let Some(gfn) = placed {
+            // What cannot go stays the guest's page, and no status frame any more.
+            let _ = p2m.remove_page(gfn, flush);
         }
     }
     duty.complete();

@@ -2,9 +2,9 @@
 //! touching them again costs no walk of the extended page tables.
 //!
 //! Guest frame to host page only: how the guest translates linear addresses is its own affair and
-//! looked up each time, along [`walks`](super::walks). An entry is good for one state of one p2m,
-//! which has a number of its own ([`P2m::generation`]); whatever takes a page or a permission away
-//! gives the p2m a new one.
+//! looked up each time, along [`walks`](super::walks). An entry is good for one state of one p2m;
+//! whatever takes a page or a permission away begins a new one (`state`). Of the last few states the
+//! p2m still knows what went at their end, so that all else stays good.
 #![expect(unsafe_code, reason = "opens pages that the p2m is known to map still")]
 
 use core::cell::Cell;
@@ -26,8 +26,8 @@ pub(super) const WRITABLE: usize = 1;
 /// The pages that were touched last.
 #[derive(Debug)]
 pub struct PageCache {
-    /// The state of a p2m that all entries belong to.
-    generation: Cell<u64>,
+    /// The number of the p2m's state that all entries belong to.
+    state: Cell<u64>,
     /// How many [`Pages`] use it now.
     open: Cell<u32>,
     entries: [Entry; PAGES],
@@ -39,7 +39,7 @@ pub struct PageCache {
 struct Entry {
     gfn: Cell<u64>,
     /// Invariant: unless `gfn` is [`NOTHING`], the address in the direct map of the page that the
-    /// p2m of `generation` maps there, exposed, and [`WRITABLE`] if the guest may write it.
+    /// p2m maps there in `state`, exposed, and [`WRITABLE`] if the guest may write it.
     page: Cell<usize>,
 }
 
@@ -54,7 +54,7 @@ impl PageCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            generation: Cell::new(0),
+            state: Cell::new(0),
             open: Cell::new(0),
             entries: [const {
                 Entry {
@@ -77,16 +77,23 @@ impl PageCache {
         &self.entries[directmap::to_usize(gfn.raw()) % PAGES]
     }
 
-    /// Forgets all there is, for another state or another p2m.
+    /// Goes over to another state or another p2m: forgets what went meanwhile, or all there is
+    /// when that is not known.
     #[cold]
     #[inline(never)]
-    fn start_anew(&self, p2m: &P2m) {
+    fn catch_up(&self, p2m: &P2m) {
         assert!(self.open.get() == 0, "one p2m at a time");
-        self.generation.set(p2m.generation);
-        for entry in &self.entries {
-            entry.gfn.set(NOTHING);
+        let forget = |gfn: Gfn| {
+            self.entry(gfn).gfn.set(NOTHING);
+            self.walks.forget_through(gfn);
+        };
+        if !p2m.state.gone_since(self.state.get(), forget) {
+            for entry in &self.entries {
+                entry.gfn.set(NOTHING);
+            }
+            self.walks.forget();
         }
-        self.walks.forget();
+        self.state.set(p2m.state.number());
     }
 }
 
@@ -94,7 +101,7 @@ impl PageCache {
 #[derive(Debug)]
 pub(in crate::mm) struct Pages<'a> {
     p2m: &'a P2m,
-    /// Invariant: its `generation` is that of `p2m` for as long as this value lives.
+    /// Invariant: its `state` is that of `p2m` for as long as this value lives.
     cache: &'a PageCache,
 }
 
@@ -111,8 +118,8 @@ impl<'a> Pages<'a> {
     /// When `cache` is in use already for another p2m.
     #[inline(always)]
     pub(in crate::mm) fn new(p2m: &'a P2m, cache: &'a PageCache) -> Self {
-        if cache.generation.get() != p2m.generation {
-            cache.start_anew(p2m);
+        if cache.state.get() != p2m.state.number() {
+            cache.catch_up(p2m);
         }
         cache.open.set(cache.open.get().wrapping_add(1));
         Self { p2m, cache }

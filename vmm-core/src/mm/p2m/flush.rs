@@ -50,12 +50,16 @@ impl Flush {
         }
     }
 
-    /// A duty of the page tables, and a block that went out of use.
-    pub(super) fn with(ept: ept::Flush, tables: Tables, block: Block) -> Self {
-        let mut flush = Self::of(ept, tables);
-        // An empty list has room.
-        let _ = flush.few.push(block);
-        flush
+    /// Takes on a duty of the same domain's page tables.
+    pub(super) fn add(&mut self, ept: ept::Flush) {
+        self.ept.merge(&self.tables, ept);
+    }
+
+    /// Takes on a block that went out of use. There is room for it by [`Flush::make_room`].
+    pub(super) fn keep(&mut self, block: Block) {
+        if let Err(block) = self.few.push(block) {
+            self.more.push(block);
+        }
     }
 
     /// True when a pCPU may still use what was changed.
@@ -64,11 +68,11 @@ impl Flush {
         self.ept.is_needed()
     }
 
-    /// Makes sure that the next merge of a change's few pages succeeds.
+    /// Makes sure that the few pages of the next change can be kept.
     ///
     /// # Errors
     /// [`Errno::Enomem`].
-    pub(super) fn make_room(&mut self) -> Result<(), Errno> {
+    pub fn make_room(&mut self) -> Result<(), Errno> {
         if self.few.len() < INLINE {
             return Ok(());
         }
@@ -86,30 +90,31 @@ impl Flush {
         if self.few.len() + new > INLINE && self.more.try_reserve(new).is_err() {
             return Err(other);
         }
-        self.ept.merge(
-            &self.tables,
-            mem::replace(&mut other.ept, ept::Flush::none()),
-        );
+        self.add(mem::replace(&mut other.ept, ept::Flush::none()));
         for block in mem::take(&mut other.few)
             .into_iter()
             .chain(mem::take(&mut other.more))
         {
-            if let Err(block) = self.few.push(block) {
-                self.more.push(block);
-            }
+            self.keep(block);
         }
         Ok(())
     }
 
     /// Says that every pCPU has invalidated, or that none needs to; lets pages and tables go.
+    #[inline]
     pub fn done(mut self) {
+        if !self.ept.is_none() || !self.few.is_empty() || !self.more.is_empty() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
         mem::replace(&mut self.ept, ept::Flush::none()).done(&self.tables);
-        for (mfn, order) in mem::take(&mut self.few)
-            .into_iter()
-            .chain(mem::take(&mut self.more))
-        {
+        for &(mfn, order) in self.few.iter().chain(&self.more) {
             frames().free(mfn, order);
         }
+        self.few.clear();
+        self.more.clear();
     }
 }
 

@@ -19,10 +19,9 @@
 
 mod cache;
 mod flush;
+mod state;
 mod tables;
 mod walks;
-
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::{DomId, Errno, Gfn, Hpa, Mfn};
 use ept::{Attr, Entry, Ept, EptError, Leaf, MemType, PageSize};
@@ -31,6 +30,7 @@ use spin::Mutex;
 pub use self::cache::PageCache;
 pub(super) use self::cache::Pages;
 pub use self::flush::Flush;
+use self::state::State;
 use self::tables::Tables;
 pub(super) use self::walks::{Start, Trail};
 use super::frame::{Owner, frames};
@@ -122,10 +122,9 @@ pub struct P2m {
     touch: Mutex<()>,
     /// The duty of changes taken back; goes out with the next token.
     pending: Option<Flush>,
-    /// The number of this state of this p2m, among all states of all: a new one whenever a page
-    /// that was present goes away or loses a permission, so that what [`PageCache`] remembers of
-    /// an earlier one is not used.
-    generation: u64,
+    /// What [`PageCache`] goes by: renewed whenever a page that was present goes away or loses a
+    /// permission.
+    state: State,
 }
 
 /// What one call of [`P2m::release`] may cost, in instructions, roughly.
@@ -134,13 +133,6 @@ const RELEASE_BUDGET: u64 = 10_000;
 const RELEASE_COST: u64 = 1_600;
 /// What each of its frames costs.
 const FRAME_COST: u64 = 20;
-
-/// The next generation's number.
-static GENERATIONS: AtomicU64 = AtomicU64::new(1);
-
-fn next_generation() -> u64 {
-    GENERATIONS.fetch_add(1, Ordering::Relaxed)
-}
 
 impl P2m {
     /// Makes the empty memory of a domain.
@@ -162,7 +154,7 @@ impl P2m {
             highest: Gfn::new(0),
             touch: Mutex::new(()),
             pending: None,
-            generation: next_generation(),
+            state: State::new(),
         })
     }
 
@@ -291,7 +283,7 @@ impl P2m {
                 self.ept.map_run(at, from, pages, attr)
             };
             match mapped {
-                Ok(flush) => flush.done(&self.tables),
+                Ok(flush) => self.settle(flush),
                 Err(error) => {
                     self.take_runs_back(gfn, at, size);
                     frames().free(mfn, order);
@@ -328,19 +320,14 @@ impl P2m {
         }
     }
 
-    /// The same for one page, present from the start.
+    /// The same for one page, present from the start. Mostly nothing is there: to look before the
+    /// page is taken would walk the tables twice.
     fn populate_small(&mut self, gfn: Gfn) -> Result<(), Errno> {
-        if gfn >= self.gfn_end() {
-            return Err(Errno::Einval);
-        }
-        if self.ept.entry(gfn).is_some() {
-            return Err(Errno::Eexist);
-        }
         let owner = Owner::Domain(self.tables.domain);
         let mfn = frames().alloc_zeroed(0, owner).ok_or(Errno::Enomem)?;
         let attr = attr(PageKind::Ram, Perms::RWX);
         match self.ept.map(gfn, mfn, PageSize::Size4K, attr) {
-            Ok(flush) => flush.done(&self.tables),
+            Ok(flush) => self.settle(flush),
             Err(error) => {
                 frames().free(mfn, 0);
                 return Err(errno(error));
@@ -371,7 +358,7 @@ impl P2m {
             let attr = attr(PageKind::Ram, Perms::empty());
             return match self.ept.map(gfn, mfn, size, attr) {
                 Ok(flush) => {
-                    flush.done(&self.tables);
+                    self.settle(flush);
                     Ok(size.frames())
                 }
                 Err(error) => {
@@ -381,6 +368,16 @@ impl P2m {
             };
         }
         Err(Errno::Enomem)
+    }
+
+    /// Ends a mapping where nothing was mapped. All that may wait is an empty table which it
+    /// replaced.
+    fn settle(&mut self, flush: ept::Flush) {
+        if flush.is_needed() {
+            self.defer(Flush::of(flush, self.tables));
+        } else {
+            flush.done(&self.tables);
+        }
     }
 
     /// Undoes a populate that did not get through. No page of it was present, so the pages go at
@@ -430,24 +427,54 @@ impl P2m {
         kind: PageKind,
         perms: Perms,
     ) -> Result<Flush, Errno> {
-        if self
-            .lookup(gfn)
-            .is_some_and(|entry| entry.kind == PageKind::Foreign)
-        {
-            return Err(Errno::Eperm);
-        }
-        let result = self.ept.replace(gfn, page.mfn(), attr(kind, perms));
-        let (old, flush) = result.map_err(errno)?;
+        let mut flush = self.batch();
+        self.insert(gfn, page, attr(kind, perms), &mut flush)?;
+        Ok(flush)
+    }
+
+    /// Maps another domain's page at `gfn`, in place of whatever is mapped there, and adds the
+    /// duty of that to `flush`.
+    ///
+    /// # Errors
+    /// As [`P2m::insert_page`].
+    pub fn insert_foreign(
+        &mut self,
+        gfn: Gfn,
+        page: PageRef,
+        perms: Perms,
+        flush: &mut Flush,
+    ) -> Result<(), Errno> {
+        flush.make_room()?;
+        self.insert(gfn, page, attr(PageKind::Foreign, perms), flush)
+    }
+
+    fn insert(
+        &mut self,
+        gfn: Gfn,
+        page: PageRef,
+        attr: Attr,
+        flush: &mut Flush,
+    ) -> Result<(), Errno> {
+        let may_go = |old: Entry| kind(old) != PageKind::Foreign;
+        let (old, stale) = self
+            .ept
+            .replace(gfn, page.mfn(), attr, may_go)
+            .map_err(errno)?;
         // The tables hold the page from here on.
         page.into_mfn();
-        self.ram += u64::from(kind == PageKind::Ram);
-        self.foreign += u64::from(kind == PageKind::Foreign);
+        match PageKind::from_tag(attr.tag) {
+            PageKind::Ram => self.ram += 1,
+            PageKind::Foreign => self.foreign += 1,
+            PageKind::Shared => {}
+        }
         self.highest = self.highest.max(gfn);
-        Ok(match old {
+        flush.add(stale);
+        match old {
             Some(leaf) => self.let_go(&leaf, flush),
             // What is remembered stays good: of a hole there is nothing.
-            None => self.with_pending(Flush::of(flush, self.tables)),
-        })
+            None => self.hand_out(flush),
+        }
+        Ok(())
     }
 
     /// Unmaps up to `count` frames of RAM or shared pages from `gfn` on, whole pages where they fit,
@@ -466,19 +493,32 @@ impl P2m {
         let end = gfn.checked_add(count).ok_or(Errno::Einval)?;
         let mut at = gfn;
         while at < end && *budget != 0 {
-            let (entry, size) = self.ept.entry(at).ok_or(Errno::Enoent)?;
-            if describe(entry, size, at).kind == PageKind::Foreign {
-                return Err(Errno::Eperm);
-            }
-            let whole = size.base(at) == at && size.frames() <= end.raw() - at.raw();
-            let size = if whole { size } else { PageSize::Size4K };
-            flush.make_room()?;
-            let removed = self.unmap(at, size)?;
-            self.join(flush, removed);
+            let size = self.remove_some(at, end, flush)?;
             at = Gfn::new(at.raw() + size.frames());
             *budget = budget.saturating_sub(RELEASE_COST + size.frames() * FRAME_COST);
         }
         Ok(at.raw() - gfn.raw())
+    }
+
+    /// Unmaps the page of RAM or the shared page at `at`, whole if it ends before `end`; tells how
+    /// much that is.
+    #[inline]
+    fn remove_some(&mut self, at: Gfn, end: Gfn, flush: &mut Flush) -> Result<PageSize, Errno> {
+        flush.make_room()?;
+        let may_go = |entry| kind(entry) != PageKind::Foreign;
+        if let Some((leaf, stale)) = self.ept.unmap_small(at, may_go) {
+            flush.add(stale);
+            self.let_go(&leaf, flush);
+            return Ok(PageSize::Size4K);
+        }
+        let (entry, size) = self.ept.entry(at).ok_or(Errno::Enoent)?;
+        if kind(entry) == PageKind::Foreign {
+            return Err(Errno::Eperm);
+        }
+        let whole = size.base(at) == at && size.frames() <= end.raw() - at.raw();
+        let size = if whole { size } else { PageSize::Size4K };
+        self.unmap(at, size, flush)?;
+        Ok(size)
     }
 
     /// Unmaps RAM or a shared page.
@@ -487,10 +527,18 @@ impl P2m {
     /// [`Errno::Enoent`] for a hole, [`Errno::Eperm`] for a grant mapping, [`Errno::Enomem`] when
     /// there is none to split a large page.
     pub fn remove(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
-        match self.lookup(gfn).ok_or(Errno::Enoent)?.kind {
-            PageKind::Ram | PageKind::Shared => self.unmap(gfn, PageSize::Size4K),
-            PageKind::Foreign => Err(Errno::Eperm),
-        }
+        let mut flush = self.batch();
+        self.remove_page(gfn, &mut flush)?;
+        Ok(flush)
+    }
+
+    /// The same, with the duty of it added to `flush`.
+    ///
+    /// # Errors
+    /// As [`P2m::remove`].
+    pub fn remove_page(&mut self, gfn: Gfn, flush: &mut Flush) -> Result<(), Errno> {
+        let end = gfn.checked_add(1).ok_or(Errno::Enoent)?;
+        self.remove_some(gfn, end, flush).map(drop)
     }
 
     /// Moves a page of RAM from one guest frame to another, in place of whatever is mapped there.
@@ -505,26 +553,16 @@ impl P2m {
             return Ok(flush);
         }
         let split = self.ept.split(from, PageSize::Size4K).map_err(errno)?;
-        self.join(&mut flush, Flush::of(split, self.tables));
-        match self.insert_page(to, page, PageKind::Ram, Perms::RWX) {
-            Ok(inserted) => self.join(&mut flush, inserted),
-            Err(error) => {
-                // Still to be done, with the next change.
-                self.defer(flush);
-                return Err(error);
-            }
+        flush.add(split);
+        let ram = attr(PageKind::Ram, Perms::RWX);
+        if let Err(error) = self.insert(to, page, ram, &mut flush) {
+            // Still to be done, with the next change.
+            self.defer(flush);
+            return Err(error);
         }
-        // A small page needs no memory to go.
-        let removed = self.unmap(from, PageSize::Size4K)?;
-        self.join(&mut flush, removed);
+        // A small page needs no memory to go, and a fresh duty has room for both.
+        self.unmap(from, PageSize::Size4K, &mut flush)?;
         Ok(flush)
-    }
-
-    /// Adds one duty to another: the few pages that a change lets go fit without memory.
-    fn join(&mut self, flush: &mut Flush, other: Flush) {
-        if let Err(other) = flush.merge(other) {
-            self.defer(other);
-        }
     }
 
     /// Keeps a duty for the next token that goes out.
@@ -538,54 +576,52 @@ impl P2m {
         }
     }
 
-    /// Unmaps another domain's page.
+    /// Unmaps another domain's page and adds the duty of that to `flush`. The table that mapped it
+    /// may stay, since the next page is likely to be mapped there.
     ///
     /// # Errors
-    /// [`Errno::Enoent`] when `gfn` maps no such page.
-    pub fn remove_foreign(&mut self, gfn: Gfn) -> Result<Flush, Errno> {
-        match self.lookup(gfn) {
-            Some(entry) if entry.kind == PageKind::Foreign => self.unmap(gfn, PageSize::Size4K),
-            _ => Err(Errno::Enoent),
-        }
+    /// [`Errno::Enoent`] when `gfn` maps no such page, [`Errno::Enomem`].
+    pub fn remove_foreign(&mut self, gfn: Gfn, flush: &mut Flush) -> Result<(), Errno> {
+        flush.make_room()?;
+        let is_foreign = |entry: Entry| kind(entry) == PageKind::Foreign;
+        let vacated = self.ept.vacate(gfn, is_foreign);
+        let (leaf, stale) = vacated.ok_or(Errno::Enoent)?;
+        flush.add(stale);
+        self.let_go(&leaf, flush);
+        Ok(())
     }
 
-    /// Unmaps the one leaf that the page of `size` at `gfn` is or is in.
-    fn unmap(&mut self, gfn: Gfn, size: PageSize) -> Result<Flush, Errno> {
+    /// Unmaps the one leaf that the page of `size` at `gfn` is or is in; `flush` has room for it.
+    fn unmap(&mut self, gfn: Gfn, size: PageSize, flush: &mut Flush) -> Result<(), Errno> {
         let mut gone = None;
         let result = self.ept.unmap(gfn, size, |leaf| gone = Some(leaf));
-        let flush = result.map_err(errno)?;
-        Ok(match gone {
-            Some(leaf) => self.let_go(&leaf, flush),
-            None => self.hand_out(Flush::of(flush, self.tables)),
-        })
+        flush.add(result.map_err(errno)?);
+        if let Some(leaf) = gone {
+            self.let_go(&leaf, flush);
+        }
+        Ok(())
     }
 
-    /// The duty for a leaf that was unmapped.
-    fn let_go(&mut self, leaf: &Leaf, flush: ept::Flush) -> Flush {
+    /// Ends the use of a leaf that was unmapped: every change that takes something away ends here.
+    fn let_go(&mut self, leaf: &Leaf, flush: &mut Flush) {
         match PageKind::from_tag(leaf.attr.tag) {
             PageKind::Ram => self.ram -= leaf.size.frames(),
             PageKind::Foreign => self.foreign -= leaf.size.frames(),
             PageKind::Shared => {}
         }
-        self.hand_out(Flush::with(
-            flush,
-            self.tables,
-            (leaf.mfn, leaf.size.order()),
-        ))
-    }
-
-    /// Sends a token on its way out: every change that takes something away ends here.
-    fn hand_out(&mut self, flush: Flush) -> Flush {
-        self.generation = next_generation();
-        self.with_pending(flush)
+        match leaf.size {
+            PageSize::Size4K => self.state.lose(leaf.gfn),
+            PageSize::Size2M | PageSize::Size1G => self.state.lose_all(),
+        }
+        flush.keep((leaf.mfn, leaf.size.order()));
+        self.hand_out(flush);
     }
 
     /// Adds what waits from before to a token on its way out.
-    fn with_pending(&mut self, mut flush: Flush) -> Flush {
+    fn hand_out(&mut self, flush: &mut Flush) {
         if let Some(pending) = self.pending.take() {
             self.pending = flush.merge(pending).err();
         }
-        flush
     }
 
     /// Holds the guest's page, which must be RAM that the guest may write.
@@ -689,7 +725,7 @@ impl P2m {
     /// frame `from` on, which moves up; true when none is left there. Dropping the value does the
     /// rest.
     pub fn release(&mut self, from: &mut Gfn) -> bool {
-        self.generation = next_generation();
+        self.state.lose_all();
         let mut budget = RELEASE_BUDGET;
         while budget != 0 {
             let Some(leaf) = self.ept.next(*from) else {
@@ -731,12 +767,18 @@ const fn attr(kind: PageKind, perms: Perms) -> Attr {
     }
 }
 
+/// What a leaf's entry maps.
+#[inline]
+fn kind(entry: Entry) -> PageKind {
+    PageKind::from_tag(entry.attr().tag)
+}
+
 /// What a leaf's entry says about one of its frames. RAM not touched yet counts as writable.
 #[inline]
 fn describe(entry: Entry, size: PageSize, gfn: Gfn) -> P2mEntry {
     P2mEntry {
         mfn: Mfn::new(entry.mfn().raw() + (gfn.raw() & (size.frames() - 1))),
-        kind: PageKind::from_tag(entry.attr().tag),
+        kind: kind(entry),
         writable: !entry.is_present() || entry.perms().contains(Perms::WRITE),
     }
 }
@@ -744,6 +786,7 @@ fn describe(entry: Entry, size: PageSize, gfn: Gfn) -> P2mEntry {
 const fn errno(error: EptError) -> Errno {
     match error {
         EptError::NoMemory => Errno::Enomem,
+        EptError::Refused => Errno::Eperm,
         EptError::Occupied => Errno::Eexist,
         EptError::Hole => Errno::Enoent,
         EptError::OutOfRange | EptError::Misaligned | EptError::BadAttr => Errno::Einval,

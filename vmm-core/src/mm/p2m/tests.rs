@@ -146,13 +146,13 @@ fn what_was_remembered_of_an_earlier_state_is_not_used() {
     serve(p2m.remove(Gfn::new(1)).expect("RAM"), true);
     assert_eq!((byte(&p2m, 1), byte(&p2m, 2)), (None, Some(1)));
     // A page in a hole changes nothing that is remembered.
-    let before = p2m.generation;
+    let before = p2m.state.number();
     let page = PageRef::alloc(Owner::Domain(DomId(9))).expect("room");
     page.write(0, &[4]);
     let flush = p2m.insert_page(Gfn::new(33), page, PageKind::Foreign, Perms::RW);
     serve(flush.expect("a hole"), false);
     assert_eq!((byte(&p2m, 33), byte(&p2m, 2)), (Some(4), Some(1)));
-    assert_eq!(p2m.generation, before);
+    assert_eq!(p2m.state.number(), before);
     // A page in its place is another one.
     let page = PageRef::alloc(Owner::Domain(DomId(9))).expect("room");
     page.write(0, &[3]);
@@ -262,6 +262,63 @@ fn pinned_ram_outlives_its_mapping_and_its_domain() {
 }
 
 #[test]
+fn what_stays_is_remembered_and_what_went_is_not() {
+    const PAGES: u64 = 1024 + 32;
+    let (mut p2m, _) = p2m();
+    p2m.populate(Gfn::new(0), PAGES, Backing::Now)
+        .expect("room");
+    let cache = PageCache::new();
+    let is_there = |p2m: &P2m, gfn| Pages::new(p2m, &cache).page(gfn).is_some();
+    // Few enough to be known one by one, too many for that, and one page of many frames.
+    for (first, count) in [(1024, 3), (1030, 20), (0, 512), (600, 1)] {
+        for gfn in (0..PAGES).map(Gfn::new) {
+            assert_eq!(is_there(&p2m, gfn), p2m.lookup(gfn).is_some());
+        }
+        let (mut flush, first) = (p2m.batch(), Gfn::new(first));
+        let gone = p2m.remove_extent(first, count, &mut { u64::MAX }, &mut flush);
+        assert_eq!(gone, Ok(count));
+        flush.done();
+        // The cache has the last frames: they are looked at as they are remembered.
+        for gfn in (0..PAGES).rev().map(Gfn::new) {
+            assert_eq!(is_there(&p2m, gfn), p2m.lookup(gfn).is_some());
+        }
+    }
+}
+
+#[test]
+fn memory_comes_where_grants_were_mapped() {
+    let (mut p2m, domain) = p2m();
+    let map = |p2m: &mut P2m, gfn| {
+        let page = testing::page(Owner::Hypervisor);
+        let placed = p2m.insert_page(Gfn::new(gfn), page, PageKind::Foreign, Perms::RW);
+        serve(placed.expect("placed"), false);
+    };
+    map(&mut p2m, 512);
+    let tables = frames().owned_by(domain).tables;
+    serve(
+        remove_foreign(&mut p2m, Gfn::new(512)).expect("there"),
+        true,
+    );
+    map(&mut p2m, 513);
+    assert_eq!(frames().owned_by(domain).tables, tables, "the same table");
+    serve(
+        remove_foreign(&mut p2m, Gfn::new(513)).expect("there"),
+        true,
+    );
+    // A large page takes the empty table's place; that is let go by the next token.
+    p2m.populate(Gfn::new(512), 512, Backing::Now)
+        .expect("nothing is there");
+    let leaf = p2m.ept.lookup(Gfn::new(512)).expect("mapped");
+    assert_eq!(leaf.size, PageSize::Size2M);
+    assert_eq!(frames().owned_by(domain).tables, tables);
+    let mut flush = p2m.batch();
+    let gone = p2m.remove_extent(Gfn::new(512), 512, &mut { u64::MAX }, &mut flush);
+    assert_eq!(gone, Ok(512));
+    serve(flush, true);
+    assert_eq!(frames().owned_by(domain).tables, 1, "only the root is left");
+}
+
+#[test]
 fn a_grant_mapping_goes_only_by_its_own_way() {
     let (mut granter, owner) = p2m();
     let (mut mapper, domain) = p2m();
@@ -282,7 +339,7 @@ fn a_grant_mapping_goes_only_by_its_own_way() {
     let refused = mapper.insert_page(gfn, other.clone(), PageKind::Shared, Perms::RW);
     assert_eq!(refused.err(), Some(Errno::Eperm));
     assert_eq!(
-        mapper.remove_foreign(Gfn::new(1)).err(),
+        remove_foreign(&mut mapper, Gfn::new(1)).err(),
         Some(Errno::Enoent)
     );
     let entry = P2mEntry {
@@ -293,10 +350,15 @@ fn a_grant_mapping_goes_only_by_its_own_way() {
     assert_eq!(fault(&mapper, gfn, Perms::WRITE), Fault::Denied(entry));
     drop(granter);
     assert_eq!(ram(owner), 1, "the mapper still holds it");
-    serve(mapper.remove_foreign(gfn).expect("there"), true);
+    serve(remove_foreign(&mut mapper, gfn).expect("there"), true);
     nothing_left(owner);
     drop(mapper);
     nothing_left(domain);
+}
+
+fn remove_foreign(p2m: &mut P2m, gfn: Gfn) -> Result<Flush, Errno> {
+    let mut flush = p2m.batch();
+    p2m.remove_foreign(gfn, &mut flush).map(|()| flush)
 }
 
 #[test]

@@ -53,6 +53,9 @@ struct Way {
     /// CR3 when it was gone last.
     cr3: Cell<u64>,
     registers: [Cell<u64>; 2],
+    /// Invariant: has the [`bit`] of every frame that `steps` and `target` are in, unless `page` is
+    /// [`NOTHING`].
+    frames: Cell<u64>,
     steps: [Step; STEPS],
     /// As an [`Entry`](super::cache)'s, of the page that it leads to; [`WRITABLE`] if the way is
     /// good for writing, too.
@@ -63,7 +66,7 @@ struct Way {
 #[derive(Debug)]
 struct Step {
     /// Invariant: unless the way's `page` is [`NOTHING`], the address in the direct map of an
-    /// aligned 64-bit word in a page that the p2m of the cache's `generation` maps.
+    /// aligned 64-bit word in a page that the p2m maps in the cache's `state`.
     word: Cell<usize>,
     entry: Cell<u64>,
 }
@@ -78,6 +81,7 @@ impl Walks {
                     look: Cell::new(0),
                     cr3: Cell::new(0),
                     registers: [const { Cell::new(0) }; 2],
+                    frames: Cell::new(0),
                     steps: [const {
                         Step {
                             word: Cell::new(0),
@@ -96,6 +100,15 @@ impl Walks {
         }
     }
 
+    /// Forgets the ways that a guest frame may be part of.
+    pub(super) fn forget_through(&self, gfn: Gfn) {
+        for way in &self.ways {
+            if way.frames.get() & bit(gfn) != 0 {
+                way.page.set(NOTHING);
+            }
+        }
+    }
+
     /// From now on a way must be seen once more to be the same: the guest has run.
     #[inline(always)]
     pub(super) fn look_anew(&self) {
@@ -106,6 +119,19 @@ impl Walks {
     fn way(&self, page: u64) -> &Way {
         &self.ways[to_usize(page) / PAGE_SIZE % WAYS]
     }
+}
+
+impl Way {
+    /// Counts a frame among those of the way.
+    #[inline(always)]
+    fn add(&self, gfn: Gfn) {
+        self.frames.set(self.frames.get() | bit(gfn));
+    }
+}
+
+/// The bit for a frame, which it shares with others.
+const fn bit(gfn: Gfn) -> u64 {
+    1 << (gfn.raw() % 64)
 }
 
 impl<'a> Pages<'a> {
@@ -160,6 +186,7 @@ impl<'a> Pages<'a> {
         let [first, ..] = &way.steps;
         let found = self.page(root.gfn()).is_some();
         if found {
+            way.add(root.gfn());
             first
                 .word
                 .set(self.address(root.gfn()) | root.page_offset());
@@ -173,6 +200,7 @@ impl<'a> Pages<'a> {
     pub(in crate::mm) fn set_out(&self, page: u64, start: Start) -> Trail<'_, 'a> {
         let way = self.cache().walks.way(page);
         way.page.set(NOTHING);
+        way.frames.set(0);
         way.cr3.set(start.cr3);
         for (then, now) in way.registers.iter().zip(start.registers) {
             then.set(now);
@@ -195,6 +223,7 @@ impl Trail<'_, '_> {
         let page = self.pages.page(gpa.gfn())?;
         let entry = page.word64(gpa.page_offset()).load(Ordering::Acquire);
         let step = self.way.steps.get(number)?;
+        self.way.add(gpa.gfn());
         step.word
             .set(self.pages.address(gpa.gfn()) | gpa.page_offset());
         step.entry.set(entry);
@@ -217,6 +246,7 @@ impl Trail<'_, '_> {
         }
         let writable = writable && self.pages.writable_page(leaf).is_some();
         let flag = if writable { WRITABLE } else { 0 };
+        self.way.add(leaf);
         self.way.target.set(self.pages.address(leaf) | flag);
         self.way.look.set(self.pages.cache().walks.look.get());
         self.way.page.set(page);
