@@ -59,13 +59,22 @@ impl<'a, 'v> Ctx<'a, 'v> {
     #[inline(never)]
     fn read_bytes(&self, at: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let p2m = self.v.domain.p2m.read();
-        let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
+        self.read_bytes_in(&GuestMemory::new(&p2m, &self.v.cpu.pages), at, bytes)
+    }
+
+    #[inline(always)]
+    fn read_bytes_in(
+        &self,
+        memory: &GuestMemory<'_>,
+        at: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Errno> {
         let at = Gva::new(at);
-        if let Some((page, offset)) = self.straight(&memory, at, bytes.len(), Access::READ) {
+        if let Some((page, offset)) = self.straight(memory, at, bytes.len(), Access::READ) {
             page.read(offset, bytes);
             return Ok(());
         }
-        self.read_otherwise(&memory, at, bytes)
+        self.read_otherwise(memory, at, bytes)
     }
 
     #[inline(never)]
@@ -103,16 +112,9 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Wide: FromBytes + IntoBytes + From<Compat>,
         Compat: FromBytes + IntoBytes,
     {
-        let element = |size: usize| {
-            let offset = index.checked_mul(size as u64)?;
-            array.checked_add(offset)
-        };
-        if self.wide {
-            self.read(element(size_of::<Wide>()).ok_or(Errno::Efault)?)
-        } else {
-            let at = element(size_of::<Compat>()).ok_or(Errno::Efault)?;
-            self.read::<Compat>(at).map(Wide::from)
-        }
+        let p2m = self.v.domain.p2m.read();
+        let memory = GuestMemory::new(&p2m, &self.v.cpu.pages);
+        self.read_element_in::<Wide, Compat>(&memory, array, index)
     }
 
     /// The same, with the domain's memory open already.
@@ -129,14 +131,26 @@ impl<'a, 'v> Ctx<'a, 'v> {
         Wide: FromBytes + IntoBytes + From<Compat>,
         Compat: FromBytes + IntoBytes,
     {
-        let (linear, array) = (self.linear(), Gva::new(array));
         if self.wide {
-            memory.copy_element(&linear, array, index)
+            self.element_in(memory, array, index)
         } else {
-            memory
-                .copy_element::<Compat>(&linear, array, index)
+            self.element_in::<Compat>(memory, array, index)
                 .map(Wide::from)
         }
+    }
+
+    #[inline]
+    fn element_in<T: FromBytes + IntoBytes>(
+        &self,
+        memory: &GuestMemory<'_>,
+        array: u64,
+        index: u64,
+    ) -> Result<T, Errno> {
+        let offset = index.checked_mul(size_of::<T>() as u64);
+        let at = offset.and_then(|offset| array.checked_add(offset));
+        let mut value = T::new_zeroed();
+        self.read_bytes_in(memory, at.ok_or(Errno::Efault)?, value.as_mut_bytes())?;
+        Ok(value)
     }
 
     /// Copies a slice in.

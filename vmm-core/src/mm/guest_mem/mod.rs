@@ -16,7 +16,6 @@ mod kernel;
 mod linear;
 
 use abi::{Errno, Gfn, Gpa, Gva, PAGE_SIZE};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub use self::kernel::Kernel;
 pub use self::linear::{Access, Linear};
@@ -88,62 +87,6 @@ impl<'a> GuestMemory<'a> {
             rest = after;
         }
         Ok(())
-    }
-
-    /// Reads a value at a linear address, as the guest's supervisor would.
-    ///
-    /// # Errors
-    /// [`Errno::Efault`].
-    #[inline]
-    pub fn copy_from_guest<T>(&self, linear: &Linear, at: Gva) -> Result<T, Errno>
-    where
-        T: FromBytes + IntoBytes,
-    {
-        let mut value = T::new_zeroed();
-        self.read_linear(linear, at, value.as_mut_bytes(), Access::READ)?;
-        Ok(value)
-    }
-
-    /// Writes a value at a linear address, as the guest's supervisor would.
-    ///
-    /// # Errors
-    /// [`Errno::Efault`].
-    #[inline]
-    pub fn copy_to_guest<T>(&self, linear: &Linear, at: Gva, value: &T) -> Result<(), Errno>
-    where
-        T: IntoBytes + Immutable + ?Sized,
-    {
-        Ok(self.write_linear(linear, at, value.as_bytes())?)
-    }
-
-    /// Reads element `index` of an array at a linear address.
-    ///
-    /// # Errors
-    /// [`Errno::Efault`], also when the element's address does not exist.
-    #[inline]
-    pub fn copy_element<T>(&self, linear: &Linear, array: Gva, index: u64) -> Result<T, Errno>
-    where
-        T: FromBytes + IntoBytes,
-    {
-        self.copy_from_guest(linear, element::<T>(array, index)?)
-    }
-
-    /// Writes element `index` of an array at a linear address.
-    ///
-    /// # Errors
-    /// [`Errno::Efault`], also when the element's address does not exist.
-    #[inline]
-    pub fn copy_element_to<T>(
-        &self,
-        linear: &Linear,
-        array: Gva,
-        index: u64,
-        value: &T,
-    ) -> Result<(), Errno>
-    where
-        T: IntoBytes + Immutable,
-    {
-        self.copy_to_guest(linear, element::<T>(array, index)?, value)
     }
 
     /// Reads memory by linear address, with the rights of `access`.
@@ -240,11 +183,7 @@ impl<'a> GuestMemory<'a> {
         access: Access,
     ) -> Result<(Window<'a>, usize), AccessError> {
         let gpa = linear.translate(self, at, access)?;
-        let page = if access.writes() {
-            self.writable_page(gpa.gfn())
-        } else {
-            self.page(gpa.gfn())
-        };
+        let page = self.frame(gpa.gfn(), access.writes());
         Ok((page.ok_or(AccessError::NotMemory(gpa))?, gpa.page_offset()))
     }
 
@@ -263,6 +202,18 @@ impl<'a> GuestMemory<'a> {
         self.linear_page(linear, at, access)?;
         self.linear_page(linear, linear.next_page(at), access)
             .map(Some)
+    }
+
+    /// The bytes of a guest frame, be it the guest's own, shared or mapped by grant; `None` for a
+    /// hole, and for a page that is to be written but may not.
+    #[inline(always)]
+    #[must_use]
+    pub fn frame(&self, gfn: Gfn, writes: bool) -> Option<Window<'a>> {
+        if writes {
+            self.writable_page(gfn)
+        } else {
+            self.page(gfn)
+        }
     }
 
     /// The bytes of a guest frame, if it has any.
@@ -288,15 +239,6 @@ const fn room(offset: usize) -> usize {
 #[inline]
 fn next_page(gpa: Gpa) -> Result<Gpa, Errno> {
     gpa.checked_add(room(gpa.page_offset()) as u64)
-        .ok_or(Errno::Efault)
-}
-
-/// The address of an array's element.
-#[inline]
-fn element<T>(array: Gva, index: u64) -> Result<Gva, Errno> {
-    let offset = index.checked_mul(size_of::<T>() as u64);
-    offset
-        .and_then(|offset| array.checked_add(offset))
         .ok_or(Errno::Efault)
 }
 
