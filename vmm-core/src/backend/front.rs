@@ -10,7 +10,7 @@ use pv_drivers::shared_page::SharedPage;
 
 use crate::domain::Domain;
 use crate::evtchn::DeviceQueue;
-use crate::grant::{Granted, Use};
+use crate::grant::{Granted, HeldPage, Use};
 use crate::mm::page::PageRef;
 use crate::network::Member;
 use crate::time::Tsc;
@@ -87,26 +87,11 @@ impl<'d> Front<'d> {
         self.domain.clock.system_time(Tsc::now())
     }
 
-    /// Begins a use of a whole page.
-    fn pin(&self, gref: GrantRef, write: bool) -> Option<PageRef> {
-        let what = Use {
-            gref,
-            grantee: DomId::CONTROL,
-            write,
-            whole: true,
-        };
-        let mut table = self.domain.grants.lock();
-        let granted = table.pin(what, |gfn| self.domain.pin(gfn).ok());
-        granted.ok().map(|Granted { page, .. }| page)
-    }
-
-    fn unpin(&self, gref: GrantRef, write: bool) {
-        self.domain.grants.lock().unpin(gref, write);
-    }
-
     /// Maps a page of a ring.
     pub(super) fn map(&self, gref: GrantRef) -> Result<Mapped, Refusal> {
-        let page = self.pin(gref, true).ok_or(Refusal::Grant(gref))?;
+        let mut table = self.domain.grants.lock();
+        let granted = table.pin(whole(gref, true), |gfn| self.domain.pin(gfn).ok());
+        let Granted { page, .. } = granted.map_err(|_| Refusal::Grant(gref))?;
         Ok(Mapped { page, gref })
     }
 
@@ -114,7 +99,7 @@ impl<'d> Front<'d> {
     pub(super) fn unmap(&self, mapped: Mapped) {
         let Mapped { page, gref } = mapped;
         drop(page);
-        self.unpin(gref, true);
+        self.domain.grants.lock().unpin(gref, true);
     }
 
     fn queue(&self, queue: u16) -> DeviceQueue {
@@ -150,10 +135,17 @@ impl Grants for Front<'_> {
         write: bool,
         act: impl FnOnce(&SharedPage) -> R,
     ) -> Option<R> {
-        let page = self.pin(gref, write)?;
-        let result = act(&page);
-        drop(page);
-        self.unpin(gref, write);
-        Some(result)
+        let held = HeldPage::new(self.domain, whole(gref, write)).ok()?;
+        held.page().map(act)
+    }
+}
+
+/// A use of a whole page.
+const fn whole(gref: GrantRef, write: bool) -> Use {
+    Use {
+        gref,
+        grantee: DomId::CONTROL,
+        write,
+        whole: true,
     }
 }

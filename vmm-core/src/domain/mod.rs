@@ -24,7 +24,7 @@ use crate::builder::memmap::MemoryMap;
 use crate::console::DomainConsole;
 use crate::evtchn::{EvtchnTable, Peer, Wake};
 use crate::grant::ops::{self, Party};
-use crate::grant::{GrantTable, Maptrack};
+use crate::grant::{GrantTable, Granter, Maptrack};
 use crate::mm::frame::frames;
 use crate::mm::p2m::{Flush, P2m};
 use crate::mm::page::PageRef;
@@ -304,6 +304,13 @@ impl Domain {
     /// As [`P2m::pin`].
     pub fn pin(&self, gfn: Gfn) -> Result<PageRef, abi::Errno> {
         self.p2m.read().pin(gfn)
+    }
+}
+
+impl Granter for Domain {
+    #[inline]
+    fn party(&self) -> Party<'_> {
+        Self::party(self)
     }
 }
 

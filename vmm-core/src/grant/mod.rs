@@ -16,6 +16,7 @@
 //!   is checked and taken, `version` changes the layout.
 //! * [`Maptrack`] (one lock) knows the mappings a domain has of others' pages.
 //! * [`ops`] puts them together: map, unmap, copy, and the end of a domain.
+//! * [`HeldPage`] is a page that the hypervisor itself has in use, for a copy or for a back end.
 //!
 //! The frame that an entry stood for when its first use began is the frame of every later use:
 //! what the guest writes meanwhile counts for nothing. Each use ends exactly once, by the mapper
@@ -32,6 +33,7 @@
 
 mod active;
 mod entry;
+mod held;
 mod maptrack;
 pub mod ops;
 mod pin;
@@ -52,6 +54,7 @@ use self::active::ActiveEntries;
 use crate::mm::frame::Owner;
 use crate::mm::page::PageRef;
 
+pub use self::held::{Granter, HeldPage};
 pub use self::maptrack::{Mapping, Maptrack};
 pub use self::pin::{Granted, Status, Use};
 pub use self::version::{Progress, Version};

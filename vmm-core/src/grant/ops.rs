@@ -9,9 +9,10 @@ use abi::{DomId, Gfn, GrantRef, PAGE_SIZE};
 use spin::{Mutex, RwLock};
 
 use super::pin::{Granted, Status, Use};
-use super::{GrantTable, Mapping, Maptrack};
-use crate::mm::p2m::{Flush, P2m, Perms};
-use crate::mm::page::PageRef;
+use super::{GrantTable, Granter, HeldPage, Mapping, Maptrack};
+use crate::mm::directmap::Window;
+use crate::mm::guest_mem::GuestMemory;
+use crate::mm::p2m::{Flush, P2m, PageCache, Perms};
 
 /// What of a domain takes part in grants.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +28,12 @@ pub struct Party<'a> {
 }
 
 impl Party<'_> {
-    fn pin(&self, what: Use) -> Result<Granted, Status> {
+    pub(super) fn pin(&self, what: Use) -> Result<Granted, Status> {
         let mut table = self.table.lock();
         table.pin(what, |gfn| self.p2m.read().pin(gfn).ok())
     }
 
-    fn unpin(&self, gref: GrantRef, write: bool) {
+    pub(super) fn unpin(&self, gref: GrantRef, write: bool) {
         self.table.lock().unpin(gref, write);
     }
 }
@@ -110,9 +111,9 @@ pub fn end_use(granter: Option<&Party<'_>>, mapping: Mapping) {
 
 /// One side of a copy.
 #[derive(Clone, Copy, Debug)]
-pub enum Side<'a> {
+pub enum Side<G> {
     /// A page granted to the caller.
-    Grant(Party<'a>, GrantRef),
+    Grant(G, GrantRef),
     /// A page in the caller's memory.
     Frame(Gfn),
 }
@@ -128,14 +129,16 @@ pub struct Span {
     pub length: u16,
 }
 
-/// Copies between two pages that the caller has or may use.
+/// Copies between two pages that the caller has or may use. `remembered` is what the calling vCPU
+/// remembers of its domain's pages.
 ///
 /// # Errors
 /// The operation's status; nothing was copied then.
-pub fn copy(
+pub fn copy<G: Granter>(
     caller: &Party<'_>,
-    source: Side<'_>,
-    dest: Side<'_>,
+    remembered: &PageCache,
+    source: Side<G>,
+    dest: Side<G>,
     span: Span,
 ) -> Result<(), Status> {
     let from = Claim::new(caller, source, false)?;
@@ -145,67 +148,51 @@ pub fn copy(
     if source.saturating_add(length) > PAGE_SIZE || dest.saturating_add(length) > PAGE_SIZE {
         return Err(status::BAD_COPY_ARG);
     }
-    if !from.grants(source, length) || !to.grants(dest, length) {
-        return Err(status::GENERAL_ERROR);
-    }
-    let (from, to) = (from.page.window(), to.page.window());
+    // Both uses have begun: no table is visited with the p2m open.
+    let p2m = caller.p2m.read();
+    let own = GuestMemory::new(&p2m, remembered);
+    let from = from.open(&own, source, length, false)?;
+    let to = to.open(&own, dest, length, true)?;
     to.copy_from(dest, &from, source, length);
     Ok(())
 }
 
-/// A page held for a copy; dropping it ends the use.
-struct Claim<'a> {
-    page: PageRef,
-    start: usize,
-    length: usize,
-    used: Option<(Party<'a>, GrantRef)>,
-    write: bool,
+/// A page that a copy is about: in use, or the caller's own.
+enum Claim<G: Granter> {
+    Held(HeldPage<G>),
+    Own(Gfn),
 }
 
-impl<'a> Claim<'a> {
-    fn new(caller: &Party<'_>, side: Side<'a>, write: bool) -> Result<Self, Status> {
+impl<G: Granter> Claim<G> {
+    #[inline]
+    fn new(caller: &Party<'_>, side: Side<G>, write: bool) -> Result<Self, Status> {
         match side {
             Side::Grant(granter, gref) => {
-                let granted = granter.pin(Use {
+                let what = Use {
                     gref,
                     grantee: caller.id,
                     write,
                     whole: false,
-                })?;
-                Ok(Self {
-                    page: granted.page,
-                    start: granted.start.into(),
-                    length: granted.length.into(),
-                    used: Some((granter, gref)),
-                    write,
-                })
+                };
+                Ok(Self::Held(HeldPage::new(granter, what)?))
             }
-            Side::Frame(gfn) => {
-                // It may be mapped by grant. That use does not end under the copy: an unmapping
-                // waits until this pCPU drops its translations, which it does between calls.
-                let page = caller.p2m.read().hold(gfn, write);
-                Ok(Self {
-                    page: page.ok_or(status::BAD_PAGE)?,
-                    start: 0,
-                    length: PAGE_SIZE,
-                    used: None,
-                    write,
-                })
-            }
+            Side::Frame(gfn) => Ok(Self::Own(gfn)),
         }
     }
 
-    /// True when all the bytes are granted.
-    const fn grants(&self, offset: usize, length: usize) -> bool {
-        let end = offset.saturating_add(length);
-        self.start <= offset && end <= self.start.saturating_add(self.length)
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if let Some((granter, gref)) = self.used {
-            granter.unpin(gref, self.write);
+    /// The page's bytes, if they may be read or written.
+    #[inline]
+    fn open<'c>(
+        &'c self,
+        own: &GuestMemory<'c>,
+        offset: usize,
+        length: usize,
+        write: bool,
+    ) -> Result<Window<'c>, Status> {
+        match self {
+            Self::Held(page) => page.bytes(offset, length),
+            // It may be mapped by grant: while the p2m is open that mapping, and its use, stay.
+            Self::Own(gfn) => own.frame(*gfn, write).ok_or(status::BAD_PAGE),
         }
     }
 }

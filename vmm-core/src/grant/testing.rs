@@ -178,13 +178,18 @@ impl Dom {
     ///
     /// # Errors
     /// The status.
-    pub fn copy(&self, source: Side<'_>, dest: Side<'_>, span: Span) -> Result<(), i16> {
-        ops::copy(&self.party(), source, dest, span)
+    pub fn copy(
+        &self,
+        source: Side<Party<'_>>,
+        dest: Side<Party<'_>>,
+        span: Span,
+    ) -> Result<(), i16> {
+        ops::copy(&self.party(), &self.remembered, source, dest, span)
     }
 
     /// A page that it grants, as a side of a copy.
     #[must_use]
-    pub fn side(&self, gref: u32) -> Side<'_> {
+    pub fn side(&self, gref: u32) -> Side<Party<'_>> {
         Side::Grant(self.party(), GrantRef(gref))
     }
 

@@ -7,6 +7,7 @@
 
 extern crate std;
 
+mod held;
 mod sharing;
 mod table;
 

@@ -1,5 +1,6 @@
 //! `GNTTABOP_copy`.
 
+use alloc::sync::Arc;
 use core::mem::offset_of;
 
 use abi::grant_table::{CompatGrantCopy, CopyPtr, GrantCopy, copy_flags, status};
@@ -9,6 +10,7 @@ use super::super::{Ctx, int};
 use super::Step;
 use super::array::each;
 use super::mapping::Named;
+use crate::domain::Domain;
 use crate::grant::Status;
 use crate::grant::ops::{self, Side, Span};
 
@@ -61,7 +63,7 @@ fn copy_one(ctx: &Ctx<'_, '_>, request: &GrantCopy, sides: &mut Sides) -> Result
         dest: request.dest.offset,
         length: request.len,
     };
-    ops::copy(&ctx.domain().party(), source, dest, span)
+    ops::copy(&ctx.domain().party(), &ctx.v.cpu.pages, source, dest, span)
 }
 
 fn side<'d>(
@@ -69,7 +71,7 @@ fn side<'d>(
     pointer: CopyPtr,
     by_grant: bool,
     named: &'d mut Named,
-) -> Result<Side<'d>, Status> {
+) -> Result<Side<&'d Arc<Domain>>, Status> {
     let domid = DomId(pointer.domid);
     if !by_grant {
         // A frame is the caller's own, and only this says so.
@@ -85,5 +87,5 @@ fn side<'d>(
         domid
     };
     let granter = named.find(id).ok_or(status::BAD_DOMAIN)?;
-    Ok(Side::Grant(granter.party(), GrantRef(int(pointer.place))))
+    Ok(Side::Grant(granter, GrantRef(int(pointer.place))))
 }

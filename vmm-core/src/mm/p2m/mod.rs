@@ -639,8 +639,9 @@ impl P2m {
 
     /// Holds whatever page the guest sees at `gfn`, be it its own, shared or another domain's;
     /// `None` for a hole and for a page that is to be written but may not.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn hold(&self, gfn: Gfn, write: bool) -> Option<PageRef> {
+    pub(crate) fn hold(&self, gfn: Gfn, write: bool) -> Option<PageRef> {
         let (entry, size) = self.exposed(gfn)?;
         let page = describe(entry, size, gfn);
         (page.writable || !write).then(|| PageRef::hold(page.mfn))
