@@ -9,7 +9,7 @@ use super::{Access, Machine, Run, Stop};
 
 /// Iterations of one exit; then the vCPU may take an interrupt.
 const MAX_ITERATIONS: u32 = 512;
-/// After so many there is a look whether somebody wants the pCPU: each may take 1,700 instructions.
+/// After so many there is a look whether somebody wants the pCPU.
 const STEP: u32 = 8;
 
 const RFLAGS_DF: u64 = 1 << 10;
