@@ -18,8 +18,6 @@ use crate::mm::directmap::{self, Window};
 
 /// Pages remembered, one for each value of the lowest bits of the frame number.
 const PAGES: usize = 32;
-/// No guest frame: no address has this number.
-pub(super) const NOTHING: u64 = u64::MAX;
 /// In [`Entry::page`]: the guest may write the page.
 pub(super) const WRITABLE: usize = 1;
 
@@ -37,10 +35,24 @@ pub struct PageCache {
 
 #[derive(Debug)]
 struct Entry {
+    /// The guest frame; [`other_than`] those that belong here while there is none, so that no
+    /// number a guest may think of is found.
     gfn: Cell<u64>,
-    /// Invariant: unless `gfn` is [`NOTHING`], the address in the direct map of the page that the
-    /// p2m maps there in `state`, exposed, and [`WRITABLE`] if the guest may write it.
+    /// Invariant: if `gfn` belongs here, the address in the direct map of the page that the p2m
+    /// maps there in `state`, exposed, and [`WRITABLE`] if the guest may write it.
     page: Cell<usize>,
+}
+
+/// The entry of a guest frame.
+#[inline(always)]
+const fn index(gfn: u64) -> usize {
+    directmap::to_usize(gfn) % PAGES
+}
+
+/// A number that belongs to another entry than this one does: the lowest bits are others.
+#[inline(always)]
+const fn other_than(gfn: u64) -> u64 {
+    !gfn
 }
 
 impl Default for PageCache {
@@ -52,16 +64,14 @@ impl Default for PageCache {
 impl PageCache {
     /// Remembers nothing.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             state: Cell::new(0),
             open: Cell::new(0),
-            entries: [const {
-                Entry {
-                    gfn: Cell::new(NOTHING),
-                    page: Cell::new(0),
-                }
-            }; PAGES],
+            entries: core::array::from_fn(|index| Entry {
+                gfn: Cell::new(other_than(index as u64)),
+                page: Cell::new(0),
+            }),
             walks: Walks::new(),
         }
     }
@@ -74,7 +84,7 @@ impl PageCache {
 
     #[inline(always)]
     fn entry(&self, gfn: Gfn) -> &Entry {
-        &self.entries[directmap::to_usize(gfn.raw()) % PAGES]
+        &self.entries[index(gfn.raw())]
     }
 
     /// Goes over to another state or another p2m: forgets what went meanwhile, or all there is
@@ -84,12 +94,12 @@ impl PageCache {
     fn catch_up(&self, p2m: &P2m) {
         assert!(self.open.get() == 0, "one p2m at a time");
         let forget = |gfn: Gfn| {
-            self.entry(gfn).gfn.set(NOTHING);
+            self.entry(gfn).gfn.set(other_than(gfn.raw()));
             self.walks.forget_through(gfn);
         };
         if !p2m.state.gone_since(self.state.get(), forget) {
-            for entry in &self.entries {
-                entry.gfn.set(NOTHING);
+            for (index, entry) in (0..).zip(&self.entries) {
+                entry.gfn.set(other_than(index));
             }
             self.walks.forget();
         }
@@ -175,7 +185,7 @@ impl<'a> Pages<'a> {
     /// A window on a page.
     ///
     /// # Safety
-    /// `page` is that of an [`Entry`] whose `gfn` was looked up or found, not [`NOTHING`].
+    /// `page` is that of an [`Entry`] whose `gfn` was looked up or found and belongs there.
     #[inline(always)]
     pub(super) unsafe fn open(&self, page: usize) -> Window<'a> {
         let address = page & !WRITABLE;

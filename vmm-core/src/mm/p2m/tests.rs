@@ -120,6 +120,22 @@ fn ram_on_touch_is_scrubbed_at_the_first_touch() {
 }
 
 #[test]
+fn no_frame_number_finds_an_empty_entry() {
+    let (mut p2m, _) = p2m();
+    p2m.populate(Gfn::new(0), 4, Backing::Now).expect("room");
+    let cache = PageCache::new();
+    let found = |p2m: &P2m, gfn: u64| Pages::new(p2m, &cache).page(Gfn::new(gfn)).is_some();
+    let nowhere = |p2m: &P2m| (0..100).all(|low| !found(p2m, u64::MAX - low));
+    assert!(nowhere(&p2m));
+    for gfn in 0..4 {
+        assert!(found(&p2m, gfn));
+        // Its entry becomes empty.
+        serve(p2m.remove(Gfn::new(gfn)).expect("RAM"), true);
+        assert!(nowhere(&p2m) && !found(&p2m, gfn));
+    }
+}
+
+#[test]
 fn what_was_remembered_of_an_earlier_state_is_not_used() {
     let (mut p2m, _) = p2m();
     p2m.populate(Gfn::new(0), 4, Backing::Now).expect("room");

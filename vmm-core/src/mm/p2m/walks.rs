@@ -16,11 +16,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::{Gfn, Gpa, PAGE_SIZE};
 
-use super::cache::{NOTHING, Pages, WRITABLE};
+use super::cache::{Pages, WRITABLE};
 use crate::mm::directmap::{Window, to_usize};
 
 /// Ways remembered, one for each value of the lowest bits of the page number.
 const WAYS: usize = 8;
+/// No linear page: none has all bits below its address.
+const NOTHING: u64 = u64::MAX;
 /// The most entries on a way.
 const STEPS: usize = 4;
 
