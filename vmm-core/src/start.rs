@@ -19,7 +19,7 @@ use crate::mm::frame::{Owner, frames};
 use crate::mm::page::PageRef;
 use crate::platform::{self, End, Hooks};
 use crate::sched::Breaks;
-use crate::{console, network, percpu, sched, stats, store, time};
+use crate::{console, emulate, network, percpu, sched, stats, store, time};
 
 /// A domain that asks for a restart sooner after its start than this is stopped instead, lest
 /// a guest that cannot start fills the log for ever. In nanoseconds of its system time.
@@ -60,6 +60,7 @@ pub fn start(boot: BootInfo) -> ! {
     stats::note_start(&census);
     frames().set_reserve(RESERVE.min(census.total / 16));
     READY.store(true, Ordering::Release);
+    emulate::prepare();
     store::init();
     network::init(&machine::config().networks);
     build_all(&mut sched::join(&vmx));

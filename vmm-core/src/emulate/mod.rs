@@ -133,6 +133,13 @@ pub fn decode(bytes: &[u8], rip: u64, width: CodeWidth) -> Instruction {
     }
 }
 
+/// Has the decoder make its tables, which takes some 840,000 instructions, before a guest's exit
+/// needs them.
+pub fn prepare() {
+    const NOP: u8 = 0x90;
+    let _ = decode(&[NOP], 0, CodeWidth::Bits64);
+}
+
 /// Executes a decoded instruction, which is at `rip` and whose first bytes are `bytes`, on
 /// `machine`.
 pub fn emulate<M: Machine>(
