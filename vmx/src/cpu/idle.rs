@@ -16,11 +16,15 @@ pub fn wait_for_interrupt() {
 /// Takes the interrupts that are pending, and returns with interrupts off.
 ///
 /// For between steps of long work, and for CPUs without "acknowledge interrupt on exit": there the
-/// interrupt that caused a VM exit is still pending after it.
+/// interrupt that caused a VM exit is still pending after it. The model of a CPU in a process takes
+/// none.
 #[inline]
 pub fn interrupt_window() {
+    #[cfg(not(any(test, feature = "model")))]
     // SAFETY: as for `wait_for_interrupt`.
-    unsafe { asm!("sti", "nop", "cli") };
+    unsafe {
+        asm!("sti", "nop", "cli")
+    };
 }
 
 /// Halts for good.
