@@ -15,10 +15,10 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 
-use abi::PAGE_SHIFT;
 use abi::hvm::{SET_EVTCHN_UPCALL_VECTOR, SET_PARAM};
-use abi::hypercall::HVM_OP;
-use calls::{Choice, Generator, Places, SHAPES, Shape};
+use abi::hypercall::{HVM_OP, MULTICALL, SCHED_OP, multicall};
+use abi::{Gfn, PAGE_SHIFT};
+use calls::{Call, Choice, Generator, Places, SHAPES, Shape};
 use guests::memory::{self, Page};
 use guests::report::Report;
 use guests::{check, check_eq, cpu, interrupts, runtime, say, smp, xen};
@@ -28,8 +28,6 @@ guests::main!(run);
 
 type Shapes = Vec<Shape, 128>;
 
-/// Where each vCPU's arguments lie, and what they may reach into from the end of that page.
-static ARGUMENTS: [[Page; 2]; 2] = [const { [const { Page::new() }; 2] }; 2];
 /// Memory that no operation names.
 static PRIVATE: [Page; 16] = [const { Page::new() }; 16];
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -37,10 +35,15 @@ static WRITES: AtomicU64 = AtomicU64::new(0);
 static OTHER_CALLS: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
 
+/// The page that each vCPU's arguments lie in. They may reach into the next one; behind that there
+/// is nothing, so that no list that the other vCPU has made long is written over what is needed.
+const ARGUMENTS: [Gfn; 2] = [Gfn::new(0xb00), Gfn::new(0xb40)];
 /// Sixteen frames far from the image.
 const SPARE: u64 = 0xc00;
 /// Frames in a hole that the runtime maps.
 const HOLE: u64 = 0xd_0000;
+/// What is not there behind the arguments.
+const BEHIND: [u64; 2] = [ARGUMENTS[0].raw() + 2, ARGUMENTS[1].raw() + 2];
 /// The last frame below the image: without it, no extent that begins below reaches the image.
 const GUARD: u64 = 0x1ff;
 /// The local APIC's page.
@@ -51,7 +54,7 @@ const FIRST_VECTOR: u64 = 0x20;
 fn places(vcpu: usize) -> Places {
     Places {
         wide: true,
-        argument: ARGUMENTS[vcpu][0].address(),
+        argument: ARGUMENTS[vcpu].raw() << PAGE_SHIFT,
         absent: memory::MAPPED_END,
         domains: [xen::domid().0, peer(), 0],
         ram: SPARE,
@@ -84,9 +87,9 @@ fn run(t: &mut Report) {
     (0x20..=0xff).for_each(|vector| interrupts::on(vector, interrupts::just_count));
     check_eq!(
         t,
-        xen::decrease_reservation(&[GUARD]),
-        Ok(1),
-        "a frame less"
+        xen::decrease_reservation(&[GUARD, BEHIND[0], BEHIND[1]]),
+        Ok(3),
+        "three frames less"
     );
     fill_private();
     check_eq!(t, smp::start_by_hypercall(other), Ok(0), "the other vCPU");
@@ -116,8 +119,11 @@ fn run(t: &mut Report) {
 
 /// One call; true unless it was refused.
 fn call(choice: &mut Generator, vcpu: usize, places: &Places, shapes: &Shapes) -> bool {
-    let call = calls::random(choice, places, shapes);
-    let page = ARGUMENTS[vcpu][0].view();
+    let mut call = calls::random(choice, places, shapes);
+    while may_end(&call) {
+        call = calls::random(choice, places, shapes);
+    }
+    let page = memory::view(ARGUMENTS[vcpu]);
     for (word, at) in call.bytes.chunks_exact(8).zip((0..).step_by(8)) {
         let word = word
             .first_chunk()
@@ -125,6 +131,20 @@ fn call(choice: &mut Generator, vcpu: usize, places: &Places, shapes: &Shapes) -
         page.u64(at).store(word, Relaxed);
     }
     xen::call(call.number, call.args).is_ok()
+}
+
+/// True for a batch with a call that would end the domain if the other vCPU changed its command.
+fn may_end(call: &Call) -> bool {
+    let number = |entry: &[u8]| {
+        entry
+            .first_chunk()
+            .map_or(0, |word| u64::from_le_bytes(*word))
+    };
+    call.number == MULTICALL
+        && call
+            .bytes
+            .chunks_exact(size_of::<multicall::Entry>())
+            .any(|entry| [SCHED_OP, HVM_OP].contains(&number(entry)))
 }
 
 /// An access to an MSR; true unless it faulted. Left out is what stops a vCPU or the runtime.
@@ -213,7 +233,7 @@ fn other() {
                 2 => SPARE as u32 + choice.below(16),
                 _ => HOLE as u32 + choice.below(16),
             };
-            ARGUMENTS[0][0].view().u32(at).store(value, Relaxed);
+            memory::view(ARGUMENTS[0]).u32(at).store(value, Relaxed);
         }
         WRITES.fetch_add(64, SeqCst);
         let _ = call(&mut choice, 1, &places, &shapes);
