@@ -55,7 +55,7 @@ class Fifo:
     name = "FIFO"
 
     def __init__(self, fifo):
-        self.pages = [rust.number(page, "mfn") for page in rust.vec(rust.get(fifo, "array"))]
+        self.pages = [rust.number(page, "mfn") for page in rust.vec(rust.get(fifo, "memory", "array"))]
 
     def flags(self, port):
         """What the guest's memory says of a port."""
