@@ -7,6 +7,7 @@
 pub mod blk;
 pub mod byte_ring;
 pub mod console;
+pub mod grants;
 pub mod guest;
 pub mod hypercall;
 pub mod net;

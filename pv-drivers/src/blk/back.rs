@@ -13,6 +13,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::proto::{Body, ENTRY_MAX, Entry, Kind, Protocol, Request, Segments};
 use super::{Disk, IoError, Piece};
+use crate::grants::Grants;
 use crate::ring::{self, Broken, Memory};
 use crate::shared_page::SharedPage;
 
@@ -23,18 +24,6 @@ const _: () = assert!(MAX_INDIRECT_SEGMENTS <= SEGMENTS_PER_PAGE);
 
 /// Sectors in a page.
 const PAGE_SECTORS: u8 = 8;
-
-/// The front end's pages, as far as it grants them.
-pub trait Grants {
-    /// Lets `act` use the page behind a grant, to write to it if `write`; `None` when it is not
-    /// granted so.
-    fn with_page<R>(
-        &self,
-        gref: GrantRef,
-        write: bool,
-        act: impl FnOnce(&SharedPage) -> R,
-    ) -> Option<R>;
-}
 
 /// What [`Queue::serve`] left to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -2,6 +2,8 @@
 //!
 //! [`proto`] takes an entry of the ring apart, [`Queue`] carries requests out on a [`Disk`]. It
 //! sees of the front end what a driver domain would see: the ring and [`Grants`].
+//!
+//! [`Grants`]: crate::grants::Grants
 
 mod back;
 mod disk;
@@ -9,5 +11,5 @@ pub mod proto;
 #[cfg(test)]
 mod tests;
 
-pub use back::{Grants, MAX_INDIRECT_SEGMENTS, Queue, Served};
+pub use back::{MAX_INDIRECT_SEGMENTS, Queue, Served};
 pub use disk::{Disk, IoError, Piece};

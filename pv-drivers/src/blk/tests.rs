@@ -11,7 +11,8 @@ use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::proto::{ENTRY_MAX, Protocol};
-use super::{Disk, Grants, IoError, Piece, Queue, Served};
+use super::{Disk, IoError, Piece, Queue, Served};
+use crate::grants::Grants;
 use crate::ring::{Broken, Front, Memory};
 use crate::shared_page::SharedPage;
 use crate::test_page::TestPage;

@@ -4,7 +4,7 @@ use abi::netif::{MIN_SLOTS, extra};
 use abi::{GrantRef, PAGE_SIZE};
 use heapless::Vec;
 
-use crate::blk::Grants;
+use crate::grants::Grants;
 use crate::shared_page::SharedPage;
 
 /// The first bytes of a frame, which are copied when it is taken.

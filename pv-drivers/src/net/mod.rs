@@ -12,7 +12,7 @@
 //!
 //! Both see of the front ends what a driver domain would see: rings and [`Grants`].
 //!
-//! [`Grants`]: crate::blk::Grants
+//! [`Grants`]: crate::grants::Grants
 
 mod frame;
 mod rx;

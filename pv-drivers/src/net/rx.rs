@@ -8,7 +8,7 @@ use heapless::Vec;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::frame::{Cursor, Frame, Gso};
-use crate::blk::Grants;
+use crate::grants::Grants;
 use crate::ring::{Back, Broken, Memory};
 use crate::shared_page::SharedPage;
 

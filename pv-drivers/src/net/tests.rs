@@ -12,7 +12,7 @@ use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, prop
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::{Gso, MAX_FRAME, MIN_FRAME, Offers, Rx, Taken, Tx, Undelivered};
-use crate::blk::Grants;
+use crate::grants::Grants;
 use crate::ring::{Broken, Front, Memory};
 use crate::shared_page::SharedPage;
 use crate::test_page::TestPage;

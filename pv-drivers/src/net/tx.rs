@@ -7,7 +7,7 @@ use heapless::Vec;
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::frame::{Frame, Gso, MIN_FRAME, Piece};
-use crate::blk::Grants;
+use crate::grants::Grants;
 use crate::ring::{Back, Broken, Memory};
 use crate::shared_page::SharedPage;
 

@@ -5,7 +5,7 @@ use core::fmt;
 use core::ops::Deref;
 
 use abi::{DomId, EvtchnPort, GrantRef};
-use pv_drivers::blk::Grants;
+use pv_drivers::grants::Grants;
 use pv_drivers::shared_page::SharedPage;
 
 use crate::domain::Domain;
