@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use abi::{Gfn, Hpa, Mfn};
+use invariant::OrBroken;
 
 use crate::entry::{Attr, Entry, Perms};
 use crate::flush::Flush;
@@ -46,13 +47,15 @@ pub struct Ept<M: TableMem> {
     empty_tables: u32,
 }
 
-/// The size of the pages whose leaves each level holds; the root holds none.
-const LEVELS: [Option<PageSize>; 4] = [
-    None,
-    Some(PageSize::Size1G),
-    Some(PageSize::Size2M),
-    Some(PageSize::Size4K),
-];
+/// The size of the pages whose leaves a level holds; the root, level 0, holds none.
+const fn size_at(level: usize) -> Option<PageSize> {
+    match level {
+        1 => Some(PageSize::Size1G),
+        2 => Some(PageSize::Size2M),
+        3 => Some(PageSize::Size4K),
+        _ => None,
+    }
+}
 
 /// The level that holds leaves of `size`.
 const fn level_of(size: PageSize) -> usize {
@@ -71,13 +74,32 @@ struct Path {
 }
 
 impl Path {
+    /// The last slot.
     fn slot(&self) -> Slot {
-        self.slots[self.level]
+        let slot = self.slots.get(self.level);
+        *slot.or_broken("a path ends at one of four levels")
     }
 
+    /// The size of the last slot, if it can hold a leaf.
+    const fn size(&self) -> Option<PageSize> {
+        size_at(self.level)
+    }
+
+    /// The size of slots one level below the last.
+    const fn size_below(&self) -> Option<PageSize> {
+        size_at(self.level.saturating_add(1))
+    }
+
+    /// The slot above the last, which points to the table that one is in.
+    fn above(&self) -> Option<Slot> {
+        self.slots.get(self.level.checked_sub(1)?).copied()
+    }
+
+    /// Goes on to a slot of [`Path::size_below`].
     fn push(&mut self, slot: Slot) {
-        self.level += 1;
-        self.slots[self.level] = slot;
+        self.level = self.level.saturating_add(1);
+        let place = self.slots.get_mut(self.level);
+        *place.or_broken("a page table is the last level") = slot;
     }
 }
 
@@ -151,7 +173,7 @@ impl<M: TableMem> Ept<M> {
             let path = self.path(gfn, PageSize::Size4K);
             let Slot { table, index } = path.slot();
             let entry = path.slot().read(&self.mem);
-            let slot_size = match LEVELS[path.level] {
+            let slot_size = match path.size() {
                 Some(size) if entry.is_leaf(size) => return Some(leaf(gfn, entry, size)),
                 Some(size) => size.frames(),
                 None => PageSize::Size1G.frames() * SLOTS as u64,
@@ -161,7 +183,9 @@ impl<M: TableMem> Ept<M> {
                 .zip(0..)
                 .find(|&(index, _)| !Slot { table, index }.read(&self.mem).is_empty());
             let skipped = holes.map_or(SLOTS as u64 - index as u64, |(_, skipped)| skipped);
-            gfn = Gfn::new((gfn.raw() & !(slot_size - 1)) + skipped * slot_size);
+            // Behind the last slot of all, this ends the search even if it saturates.
+            gfn = Gfn::new(gfn.raw() & !(slot_size - 1))
+                .saturating_add(skipped.saturating_mul(slot_size));
         }
         None
     }
@@ -227,7 +251,7 @@ impl<M: TableMem> Ept<M> {
         )?;
         let path = self.path(gfn, PageSize::Size4K);
         let table = path.slot().table;
-        let in_table = LEVELS[path.level] == Some(PageSize::Size4K);
+        let in_table = path.size() == Some(PageSize::Size4K);
         let taken = if in_table {
             slots
                 .clone()
@@ -239,12 +263,11 @@ impl<M: TableMem> Ept<M> {
             return Err(EptError::Occupied);
         }
         if in_table
-            && path.slots[level_of(PageSize::Size2M)]
-                .read(&self.mem)
-                .live()
-                == 0
+            && path
+                .above()
+                .is_some_and(|above| above.read(&self.mem).live() == 0)
         {
-            self.empty_tables -= 1;
+            self.one_less_empty();
         }
         let (path, flush) = self.open(gfn, PageSize::Size4K)?;
         let table = path.slot().table;
@@ -264,7 +287,7 @@ impl<M: TableMem> Ept<M> {
         let slots = self.run(gfn, count)?;
         let path = self.path(gfn, PageSize::Size4K);
         let table = path.slot().table;
-        let mapped = LEVELS[path.level] == Some(PageSize::Size4K)
+        let mapped = path.size() == Some(PageSize::Size4K)
             && slots
                 .clone()
                 .all(|index| !Slot { table, index }.read(&self.mem).is_empty());
@@ -487,7 +510,9 @@ impl<M: TableMem> Ept<M> {
     fn fill(&mut self, small: Small, leaf: Entry) {
         small.slot.write(&self.mem, leaf);
         let mut table = small.table;
-        self.empty_tables -= u32::from(table.live() == 0);
+        if table.live() == 0 {
+            self.one_less_empty();
+        }
         table.set_live(table.live() + 1);
         small.above.write(&self.mem, table);
     }
@@ -505,10 +530,17 @@ impl<M: TableMem> Ept<M> {
         }
         small.slot.write(&self.mem, Entry::EMPTY);
         let mut table = small.table;
-        table.set_live(table.live() - 1);
+        let live = table.live().checked_sub(1);
+        table.set_live(live.or_broken("a page table counts its pages"));
         small.above.write(&self.mem, table);
         let gone = leaf(small.gfn, entry, PageSize::Size4K);
         Some((gone, Flush::when(entry.is_present())))
+    }
+
+    /// A table that [`Ept::vacate`] left empty is so no longer.
+    fn one_less_empty(&mut self) {
+        debug_assert!(self.empty_tables > 0, "an empty table not counted");
+        self.empty_tables = self.empty_tables.saturating_sub(1);
     }
 
     /// True for an entry of `size` that points to tables which map nothing.
@@ -535,9 +567,9 @@ impl<M: TableMem> Ept<M> {
         };
         while path.level < level_of(size) {
             let entry = path.slot().read(&self.mem);
-            let is_leaf = LEVELS[path.level].is_some_and(|here| entry.is_leaf(here));
-            let Some(next) = LEVELS[path.level + 1].filter(|_| !entry.is_empty() && !is_leaf)
-            else {
+            let is_leaf = path.size().is_some_and(|here| entry.is_leaf(here));
+            let next = path.size_below();
+            let Some(next) = next.filter(|_| !entry.is_empty() && !is_leaf) else {
                 break;
             };
             path.push(Slot {
@@ -562,16 +594,15 @@ impl<M: TableMem> Ept<M> {
         let mut path = self.path(gfn, size);
         let mut flush = Flush::none();
         let mut tables = [None; 3];
-        let missing = level_of(size) - path.level;
-        for index in 0..missing {
-            tables[index] = self.mem.alloc();
-            if tables[index].is_none() {
-                tables
-                    .into_iter()
-                    .flatten()
-                    .for_each(|table| self.mem.free(table));
-                return Err(EptError::NoMemory);
+        let missing = level_of(size).saturating_sub(path.level);
+        for table in tables.iter_mut().take(missing) {
+            *table = self.mem.alloc();
+        }
+        if tables.iter().take(missing).any(Option::is_none) {
+            for table in tables.into_iter().flatten() {
+                self.mem.free(table);
             }
+            return Err(EptError::NoMemory);
         }
         for table in tables.into_iter().flatten() {
             let split = self.grow(&mut path, gfn, table);
@@ -583,7 +614,7 @@ impl<M: TableMem> Ept<M> {
     /// Hangs a new table under the slot a path ends in, and extends the path. When the slot maps
     /// a page the table maps the same in smaller ones. True when a CPU may have seen that page.
     fn grow(&mut self, path: &mut Path, gfn: Gfn, table: Mfn) -> bool {
-        let Some(size) = LEVELS.get(path.level + 1).copied().flatten() else {
+        let Some(size) = path.size_below() else {
             return false;
         };
         let old = path.slot().read(&self.mem);
@@ -606,7 +637,7 @@ impl<M: TableMem> Ept<M> {
 
     /// Counts slots of the table a path ends in as in use.
     fn add_live(&mut self, path: &Path, slots: u64) {
-        if let Some(parent) = path.level.checked_sub(1).map(|level| path.slots[level]) {
+        if let Some(parent) = path.above() {
             let mut entry = parent.read(&self.mem);
             entry.set_live(entry.live() + slots);
             parent.write(&self.mem, entry);
@@ -616,8 +647,7 @@ impl<M: TableMem> Ept<M> {
     /// Counts slots of the table a path ends in as empty; retires tables that thereby become
     /// empty.
     fn drop_live(&mut self, mut path: Path, mut slots: u64, flush: &mut Flush) {
-        while let Some(above) = path.level.checked_sub(1) {
-            let parent = path.slots[above];
+        while let Some(parent) = path.above() {
             let mut entry = parent.read(&self.mem);
             if entry.live() > slots {
                 entry.set_live(entry.live() - slots);
@@ -626,7 +656,7 @@ impl<M: TableMem> Ept<M> {
             }
             parent.write(&self.mem, Entry::EMPTY);
             flush.retire(&self.mem, path.slot().table);
-            path.level = above;
+            path.level = path.level.saturating_sub(1);
             slots = 1;
         }
     }
@@ -642,7 +672,9 @@ impl<M: TableMem> Ept<M> {
     ) {
         match size.smaller() {
             Some(smaller) if !entry.is_leaf(size) => {
-                self.empty_tables -= u32::from(entry.live() == 0);
+                if entry.live() == 0 {
+                    self.one_less_empty();
+                }
                 self.drop_table(gfn, entry.mfn(), smaller, flush, see);
             }
             _ => {
@@ -666,7 +698,7 @@ impl<M: TableMem> Ept<M> {
             let entry = slot.read(&self.mem);
             if !entry.is_empty() {
                 slot.write(&self.mem, Entry::EMPTY);
-                let gfn = Gfn::new(gfn.raw() + part * size.frames());
+                let gfn = gfn.saturating_add(part * size.frames());
                 self.drop_subtree(gfn, entry, size, flush, see);
             }
         }

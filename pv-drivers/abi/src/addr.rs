@@ -34,6 +34,12 @@ macro_rules! address {
                 self.0
             }
 
+            /// Adds `count`; the last value there is on overflow, which is never a page's.
+            #[must_use]
+            pub const fn saturating_add(self, count: u64) -> Self {
+                Self(self.0.saturating_add(count))
+            }
+
             /// Adds `count`, or `None` on overflow.
             #[must_use]
             pub const fn checked_add(self, count: u64) -> Option<Self> {

@@ -5,18 +5,20 @@ use serde_json::Value;
 /// A package and those of ours it may depend on.
 const RULE: &[(&str, &[&str])] = &[
     ("abi", &[]),
-    ("ept", &["abi"]),
-    ("vmx", &["abi"]),
+    ("invariant", &[]),
+    ("ept", &["abi", "invariant"]),
+    ("vmx", &["abi", "invariant"]),
     ("system", &["abi"]),
     ("xenstore", &["abi"]),
     ("vswitch", &["system"]),
-    ("pv-drivers", &["abi"]),
+    ("pv-drivers", &["abi", "invariant"]),
     // The console's back end and the layouts both sides share.
     (
         "vmm-core",
         &[
             "abi",
             "ept",
+            "invariant",
             "pv-drivers",
             "system",
             "vmx",
