@@ -22,11 +22,34 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /tmp
 ln -s /proc/self/fd /dev/fd
 dmesg -n 4
+/etc/init.d/devices
 memory=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
 echo
 echo \"Linux $(uname -r) on Tessera: $(nproc) CPU, $((memory / 1024)) MiB.\"
 echo 'poweroff ends this domain, reboot starts it again.'
 echo
+";
+
+/// Loads the drivers of the disks and networks that the xenstore names, and waits a while for what
+/// they find, so that it is there at the first prompt.
+const DEVICES: &str = "\
+#!/bin/sh
+cd /sys/bus/xen/devices || exit 0
+driver() {
+    [ -e $2 ] && modprobe $1
+}
+waits() {
+    for device in vbd-* vif-*; do
+        [ -e $device ] && ! [ -e $device/block -o -e $device/net ] && return 0
+    done
+    return 1
+}
+driver xen-blkfront vbd-*
+driver xen-netfront vif-*
+for tenth in $(seq 50); do
+    waits || break
+    usleep 100000
+done
 ";
 
 /// Runs on the console as its session leader, so that Ctrl-C reaches what runs there.
@@ -59,7 +82,8 @@ const PROFILE: &str = "export PS1='\\w \\$ '\n";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
 
-/// Modules to take along, with what they need; which of them are loaded is the user's affair.
+/// Modules to take along, with what they need. Besides `DEVICES`, which of them are loaded is the
+/// user's affair.
 pub(super) const MODULES: &[&str] = &[
     "cpuid",
     "msr",
@@ -90,6 +114,7 @@ pub(super) fn build(parts: &Parts) -> Vec<u8> {
     let mut cpio = base(parts);
     cpio.file("etc/inittab", 0o644, INITTAB.as_bytes());
     cpio.file("etc/init.d/rcS", 0o755, RCS.as_bytes());
+    cpio.file("etc/init.d/devices", 0o755, DEVICES.as_bytes());
     cpio.file("etc/init.d/console", 0o755, CONSOLE.as_bytes());
     cpio.file("etc/profile", 0o644, PROFILE.as_bytes());
     cpio.finish()

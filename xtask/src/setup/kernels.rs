@@ -16,7 +16,7 @@ use super::initramfs::{self, Parts};
 use super::tool;
 
 /// Changes whenever the RAM disk's content is made in another way.
-pub(crate) const RECIPE: &str = "2";
+pub(crate) const RECIPE: &str = "3";
 
 /// One of the two kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,9 +21,7 @@ const TRANSFER: u32 = 4 << 20;
 
 /// A Debian guest with an interface, which it brings up with this address; then it runs `then`.
 fn guest(name: &str, address: &str, network: &str, rules: &str, then: &str) -> String {
-    let up = format!(
-        "modprobe xen-netfront; ip addr add {address}/24 dev eth0; ip link set eth0 up; {then}"
-    );
+    let up = format!("ip addr add {address}/24 dev eth0; ip link set eth0 up; {then}");
     domain(name, "cloud", "192M", "").replace(
         "cmdline = \"console=hvc0\"",
         &format!("cmdline = 'console=hvc0 tessera.run=\"{up}\"'"),
