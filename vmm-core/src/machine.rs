@@ -9,6 +9,7 @@ use abi::{DomId, Hpa};
 use spin::Once;
 use system::{Archive, Config};
 use vmx::caps::Controls;
+use vmx::cpu::last_branch;
 use vmx::cpu::msr::rdmsr_safe;
 use vmx::cpu::speculation::Mitigations;
 use vmx::{EnableError, MsrBitmap, VmxOn};
@@ -101,6 +102,7 @@ pub fn read_host_msrs() -> HostMsrs {
         platform_id: read(number::IA32_PLATFORM_ID),
         microcode: read(number::IA32_BIOS_SIGN_ID),
         arch_capabilities: read(number::IA32_ARCH_CAPABILITIES),
+        last_branches: last_branch::Stack::detect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Exceptions that exit: #DB and #AC, which a guest could otherwise make the CPU raise for ever
 //! while it delivers them, and machine checks, which are the host's.
 
+use vmx::cpu::last_branch::DEBUGCTL_LBR;
 use vmx::event::{Event, EventKind, VECTOR_DB, VECTOR_MC};
 use vmx::exit::ExceptionInfo;
 use vmx::vmcs::field;
@@ -24,8 +25,6 @@ const DR6_RTM: u64 = 1 << 16;
 const DR6_CONDITIONS: u64 = 0x1_e80f;
 /// DR7.GD, which a #DB clears.
 const DR7_GD: u64 = 1 << 13;
-/// IA32_DEBUGCTL.LBR, which a #DB clears, as it does BTF.
-const DEBUGCTL_LBR: u64 = 1 << 0;
 
 /// Handles an intercepted exception: the guest gets it back as if there had been no exit.
 #[inline(never)]

@@ -41,6 +41,7 @@ fn value_of(v: &mut Running<'_>, msr: u32) -> Result<u64, GuestFault> {
             v.cpu.lapic.msr_read(msr, now)
         }
         Read::DebugCtl => Ok(v.vmcs.read(field::GUEST_IA32_DEBUGCTL)),
+        Read::LastBranch => Ok(v.cpu.ext.last_branch(msr)),
     }
 }
 
@@ -73,7 +74,15 @@ fn set(v: &mut Running<'_>, msr: u32, value: u64) -> Result<(), GuestFault> {
             v.vmcs.write(field::TSC_OFFSET, offset);
             v.domain.set_tsc_offset(v.vcpu, offset);
         }
-        Write::DebugCtl => v.vmcs.write(field::GUEST_IA32_DEBUGCTL, value),
+        Write::DebugCtl(value) => v.vmcs.write(field::GUEST_IA32_DEBUGCTL, value),
+        Write::RecordBranches(stack, value) => {
+            v.cpu.ext.use_last_branches(stack).ok_or(GuestFault::GP0)?;
+            v.vmcs.write(field::GUEST_IA32_DEBUGCTL, value);
+        }
+        Write::LastBranch(stack) => {
+            let written = v.cpu.ext.set_last_branch(stack, msr, value);
+            written.ok_or(GuestFault::GP0)?;
+        }
         Write::HypercallPage(gfn) => {
             fill_hypercall_page(v, gfn).map_err(|_| GuestFault::GP0)?;
             hypercall::latch_width(v.domain, v.is_64bit_code());

@@ -12,6 +12,7 @@
 )]
 
 use abi::{Gfn, Gpa};
+use vmx::cpu::last_branch::{DEBUGCTL_LBR, Stack};
 
 use super::cpuid::CpuidPolicy;
 use super::mtrr::Mtrrs;
@@ -84,6 +85,8 @@ pub struct HostMsrs {
     pub microcode: u64,
     /// IA32_ARCH_CAPABILITIES.
     pub arch_capabilities: u64,
+    /// Its registers of last-branch records.
+    pub last_branches: Option<&'static Stack>,
 }
 
 /// Which direction of an MSR is passed through.
@@ -106,6 +109,8 @@ pub enum Read {
     LocalApic,
     /// The VMCS field GUEST_IA32_DEBUGCTL.
     DebugCtl,
+    /// The vCPU's last-branch record; 0 while it has none.
+    LastBranch,
 }
 
 /// What a WRMSR that exits does.
@@ -119,8 +124,12 @@ pub enum Write {
     Efer,
     /// Sets the guest's TSC to the value, by its offset.
     Tsc,
-    /// Sets the VMCS field GUEST_IA32_DEBUGCTL to the value.
-    DebugCtl,
+    /// Sets the VMCS field GUEST_IA32_DEBUGCTL to this value.
+    DebugCtl(u64),
+    /// The same, and from now on the vCPU has last-branch records.
+    RecordBranches(&'static Stack, u64),
+    /// Sets the vCPU's last-branch record to the value, if the CPU takes it.
+    LastBranch(&'static Stack),
     /// Fills the frame with the hypercall page; #GP when it is no writable RAM.
     HypercallPage(Gfn),
 }
@@ -132,6 +141,7 @@ pub struct MsrPolicy {
     platform_id: u64,
     microcode: u64,
     arch_capabilities: Option<u64>,
+    last_branches: Option<&'static Stack>,
     efer: u64,
     phys_bits: u8,
     xss: bool,
@@ -187,7 +197,7 @@ const MISC_ENABLE_UNAVAILABLE: u64 = 1 << 11 | 1 << 12;
 const FEATURE_CONTROL_LOCKED: u64 = 1 << 0;
 const CPUID_FAULTING_AVAILABLE: u64 = 1 << 31;
 const CPUID_FAULTING: u64 = 1 << 0;
-/// IA32_DEBUGCTL.BTF: RFLAGS.TF traps branches only. LBR stays off: its stack is not switched.
+/// IA32_DEBUGCTL.BTF: RFLAGS.TF traps branches only.
 pub const DEBUGCTL_BTF: u64 = 1 << 1;
 
 /// Bits of IA32_ARCH_CAPABILITIES that say which flaws the processor does not have, or how it
@@ -240,6 +250,7 @@ impl MsrPolicy {
             microcode: host.microcode,
             arch_capabilities: bit(structured, 29)
                 .then_some(host.arch_capabilities & ARCH_CAPABILITIES_SHOWN),
+            last_branches: host.last_branches,
             efer: when(bit(extended, 11), efer::SCE)
                 | when(bit(extended, 20), efer::NXE)
                 | when(bit(extended, 29), efer::LME | efer::LMA),
@@ -298,7 +309,10 @@ impl MsrPolicy {
             number::IA32_XSS if self.xss => 0,
             number::IA32_PAT => state.pat,
             number::XEN_HYPERCALL_PAGE => 0,
-            _ => return Err(GuestFault::GP0),
+            _ => {
+                self.last_branches_with(msr).ok_or(GuestFault::GP0)?;
+                return Ok(Read::LastBranch);
+            }
         };
         Ok(Read::Value(value))
     }
@@ -329,8 +343,8 @@ impl MsrPolicy {
             number::IA32_PERF_STATUS | number::IA32_PERF_CTL | number::IA32_THERM_STATUS => {}
             number::IA32_MISC_ENABLE if value == self.misc_enable => {}
             number::IA32_DEBUGCTL => {
-                allowed(DEBUGCTL_BTF)?;
-                return Ok(Write::DebugCtl);
+                allowed(DEBUGCTL_BTF | DEBUGCTL_LBR)?;
+                return Ok(self.debugctl(value));
             }
             number::IA32_MTRR_PHYSBASE0..=number::IA32_MTRR_FIX4K_F8000
             | number::IA32_MTRR_DEF_TYPE => state.mtrrs.write(msr, value, self.phys_bits)?,
@@ -341,9 +355,26 @@ impl MsrPolicy {
                 return Ok(Write::HypercallPage(Gpa::new(value).gfn()));
             }
             number::IA32_EFER => return Ok(Write::Efer),
-            _ => return Err(GuestFault::GP0),
+            _ => {
+                let stack = self.last_branches_with(msr).ok_or(GuestFault::GP0)?;
+                return Ok(Write::LastBranch(stack));
+            }
         }
         Ok(Write::Done)
+    }
+
+    /// LBR does nothing and reads as 0 where there are no such records, as on CPUs that have
+    /// architectural ones instead.
+    fn debugctl(&self, value: u64) -> Write {
+        match self.last_branches {
+            Some(stack) if value & DEBUGCTL_LBR != 0 => Write::RecordBranches(stack, value),
+            _ => Write::DebugCtl(value & !DEBUGCTL_LBR),
+        }
+    }
+
+    /// The last-branch records, if the MSR is one of their registers.
+    fn last_branches_with(&self, msr: u32) -> Option<&'static Stack> {
+        self.last_branches.filter(|stack| stack.find(msr).is_some())
     }
 
     /// The IA32_EFER that a write of `value` leaves; `current` is the value before it and
@@ -379,12 +410,14 @@ mod tests {
     use crate::policy::cpuid::{CpuidPolicy, Registers, Spec, Tsc, Usable};
     use abi::{DomId, Gfn};
     use proptest::prelude::{any, proptest};
+    use vmx::cpu::last_branch::Stack;
 
     const HOST: HostMsrs = HostMsrs {
         misc_enable: 0x4_0085_0089,
         platform_id: 0x0014_0000_0000_0000,
         microcode: 0x2b00_05c0_0000_0000,
         arch_capabilities: u64::MAX,
+        last_branches: None,
     };
 
     fn policy(usable: Usable) -> MsrPolicy {
@@ -558,8 +591,9 @@ mod tests {
         assert_eq!(write(number::IA32_BIOS_SIGN_ID, 0), Ok(Write::Done));
         assert_eq!(write(number::IA32_XSS, 0), Ok(Write::Done));
         assert_eq!(write(number::IA32_XSS, 1 << 8), WRITE_GP);
-        assert_eq!(write(number::IA32_DEBUGCTL, 2), Ok(Write::DebugCtl));
-        for bits in [1, 1 << 6, 1 << 7, 1 << 8] {
+        assert_eq!(write(number::IA32_DEBUGCTL, 2), Ok(Write::DebugCtl(2)));
+        assert_eq!(write(number::IA32_DEBUGCTL, 3), Ok(Write::DebugCtl(2)));
+        for bits in [1 << 6, 1 << 7, 1 << 8] {
             assert_eq!(write(number::IA32_DEBUGCTL, bits), WRITE_GP, "{bits:#x}");
         }
         assert_eq!(
@@ -567,6 +601,31 @@ mod tests {
             Ok(Write::HypercallPage(Gfn::new(5)))
         );
         assert_eq!(write(0x4000_0000, 0x5001), WRITE_GP);
+    }
+
+    #[test]
+    fn last_branch_records_are_there_when_the_host_has_them() {
+        let skylake = Stack::of_model(0x0005_0654).expect("a known model");
+        let policy = MsrPolicy {
+            last_branches: Some(skylake),
+            ..full()
+        };
+        let mut state = MsrState::RESET;
+        for msr in [0x1c8, 0x1c9, 0x1dd, 0x1de, 0x680, 0x69f, 0x6c0, 0xddf] {
+            assert_eq!(policy.read(&state, msr), Ok(Read::LastBranch), "{msr:#x}");
+            let written = policy.write(&mut state, msr, 1);
+            assert_eq!(written, Ok(Write::LastBranch(skylake)), "{msr:#x}");
+            assert_eq!(read(msr), GP, "{msr:#x} of a host without");
+            assert_eq!(write(msr, 1), WRITE_GP, "{msr:#x} of a host without");
+        }
+        for msr in [0x1ca, 0x1db, 0x67f, 0x6a0, 0xde0] {
+            assert_eq!(policy.read(&state, msr), GP, "{msr:#x}");
+            assert_eq!(policy.write(&mut state, msr, 1), WRITE_GP, "{msr:#x}");
+        }
+        let mut control = |value| policy.write(&mut state, number::IA32_DEBUGCTL, value);
+        assert_eq!(control(3), Ok(Write::RecordBranches(skylake, 3)));
+        assert_eq!(control(2), Ok(Write::DebugCtl(2)));
+        assert_eq!(control(1 << 11), WRITE_GP);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use spin::{Mutex, MutexGuard, Once};
 use system::synthetic::{Elf, LOAD};
 use system::{Archive, Config, DomainConfig, FileId, GrantLimits, OnReboot, Quotas, Share};
 use vmx::caps::{Controls, Features, FixedBits};
+use vmx::cpu::last_branch::Stack;
 use vmx::cpu::speculation::Mitigations;
 
 use crate::boot_info::{BootInfo, MemoryRegion, PhysicalCpu};
@@ -36,6 +37,8 @@ pub const VCPUS: u32 = 3;
 
 /// Bits of a physical address.
 const PHYS_BITS: u8 = 39;
+/// The CPU's signature, for what goes by the model.
+const SKYLAKE: u32 = 0x0005_0654;
 /// What the machine's VT-x can do, of what the core looks at outside of VM entry.
 const FEATURES: Features = Features::EPT_2M
     .union(Features::EPT_1G)
@@ -119,7 +122,10 @@ fn start() {
             revision: 1,
         },
         mitigations: Mitigations::default(),
-        host_msrs: HostMsrs::default(),
+        host_msrs: HostMsrs {
+            last_branches: Stack::of_model(SKYLAKE),
+            ..HostMsrs::default()
+        },
         phys_bits: PHYS_BITS,
     });
     store::init();

@@ -1,5 +1,5 @@
 //! What VM entry and exit leave alone and the hypervisor never uses: x87, SSE and AVX registers,
-//! the SYSCALL MSRs, debug registers, CR2.
+//! the SYSCALL MSRs, debug registers, last-branch records, CR2.
 //!
 //! It stays in the CPU while the same vCPU comes and goes, and is exchanged only when another
 //! vCPU gets the pCPU. The hypervisor itself is built without SSE, so no exit has to save any
@@ -8,9 +8,11 @@
 
 use heapless::Vec;
 use vmx::cpu::dr::DebugRegs;
+use vmx::cpu::last_branch::Stack;
 use vmx::cpu::{cr, fpu, msr};
 
 use super::context::CpuContext;
+use super::last_branch::LastBranches;
 use crate::domain::VcpuRef;
 use crate::machine;
 use crate::percpu::PerCpu;
@@ -21,7 +23,7 @@ const XCR0_RESET: u64 = 1;
 const MAX_MSRS: usize = 8;
 
 /// A vCPU's registers can be in the CPU; on a host, where tests run, they never are.
-const LOADABLE: bool = cfg!(target_os = "none");
+pub(super) const LOADABLE: bool = cfg!(target_os = "none");
 
 /// A vCPU's state outside the VMCS, as of when it last left its pCPU.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct ExtState {
     /// MSRs that the guest reaches without an exit and no VMCS field holds, with their values.
     msrs: Vec<(u32, u64), MAX_MSRS>,
     debug: DebugRegs,
+    /// Of a vCPU that has used any.
+    last_branches: Option<LastBranches>,
     cr2: u64,
 }
 
@@ -44,6 +48,7 @@ impl ExtState {
             xcr0: XCR0_RESET,
             msrs: msrs.map(|msr| (msr, 0)).collect(),
             debug: DebugRegs::RESET,
+            last_branches: None,
             cr2: 0,
         })
     }
@@ -96,6 +101,33 @@ impl ExtState {
         self.set_debug_registers(debug);
     }
 
+    /// Gives the vCPU whose state is loaded last-branch records, if it has none yet; `None` when
+    /// memory is short. From then on they are exchanged like the rest.
+    pub fn use_last_branches(&mut self, stack: &'static Stack) -> Option<()> {
+        if self.last_branches.is_none() {
+            let new = LastBranches::new(stack)?;
+            if LOADABLE {
+                // What another vCPU has left is none of this one's business.
+                new.load();
+            }
+            self.last_branches = Some(new);
+        }
+        Some(())
+    }
+
+    /// A register of the last-branch records, of the vCPU whose state is loaded.
+    #[must_use]
+    pub fn last_branch(&self, msr: u32) -> u64 {
+        let records = self.last_branches.as_ref();
+        records.map_or(0, |records| records.read(msr))
+    }
+
+    /// Writes such a register; `None` when memory is short or the CPU does not take the value.
+    pub fn set_last_branch(&mut self, stack: &'static Stack, msr: u32, value: u64) -> Option<()> {
+        self.use_last_branches(stack)?;
+        self.last_branches.as_mut()?.write(msr, value)
+    }
+
     fn debug_registers(&self) -> DebugRegs {
         if LOADABLE {
             DebugRegs::save()
@@ -126,6 +158,9 @@ impl ExtState {
             *value = unsafe { msr::read(*msr) };
         }
         self.debug = DebugRegs::save();
+        if let Some(records) = &mut self.last_branches {
+            records.save();
+        }
         self.cr2 = cr::read_cr2();
     }
 
@@ -137,6 +172,9 @@ impl ExtState {
             unsafe { msr::write(*msr, *value) };
         }
         self.debug.load();
+        if let Some(records) = &self.last_branches {
+            records.load();
+        }
         cr::write_cr2(self.cr2);
     }
 }

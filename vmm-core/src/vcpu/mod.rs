@@ -21,6 +21,7 @@ pub mod context;
 pub mod ext_state;
 pub mod initial;
 pub mod inject;
+mod last_branch;
 pub mod run;
 pub mod runstate;
 mod standing;

@@ -22,6 +22,8 @@ use crate::workspace::Workspace;
 const MODEL: &str = "corei7_skylake_x";
 /// The most memory in MiB that Bochs takes for the machine's; it keeps the rest in a file.
 const MOST_HOST_MIB: u32 = 2048;
+/// The file that describes further MSRs.
+const MSRS: &str = "msrs.def";
 /// How long Bochs may take to open the serial connection.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -46,6 +48,9 @@ pub(super) fn plan(ws: &Workspace, spec: &Spec, lines: &[String]) -> Result<Plan
     );
     let mut files = vec![("bochsrc", configuration(spec, iso, lines, &bochs))];
     let mut args: Vec<String> = ["-q", "-f", "bochsrc"].map(str::to_owned).into();
+    if !bochs.packaged {
+        files.push((MSRS, last_branch_msrs()));
+    }
     if bochs.packaged {
         // The packaged build stops in its debugger first: tell it to go on.
         files.push(("debugger.rc", "c\n".to_owned()));
@@ -127,8 +132,13 @@ fn configuration(spec: &Spec, iso: &Path, lines: &[String], bochs: &Bochs) -> St
         text.push('\n');
     };
     let model = spec.cpu_model.as_deref().unwrap_or(MODEL);
+    let msrs = if bochs.packaged {
+        String::new()
+    } else {
+        format!(", msrs={MSRS}")
+    };
     line(format_args!(
-        "cpu: model={model}, count={}:1:1, ips={}, reset_on_triple_fault=1",
+        "cpu: model={model}, count={}:1:1, ips={}, reset_on_triple_fault=1{msrs}",
         spec.cpus,
         ips(spec.pace)
     ));
@@ -175,6 +185,34 @@ fn configuration(spec: &Spec, iso: &Path, lines: &[String], bochs: &Bochs) -> St
         line(format_args!(
             "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"
         ));
+    }
+    text
+}
+
+/// IA32_DEBUGCTL and the last-branch records of [`MODEL`], which Bochs does not have: registers
+/// that keep what is written, with canonical addresses where addresses belong. No branch is ever
+/// recorded.
+fn last_branch_msrs() -> String {
+    const PLAIN: u32 = 0;
+    const LINEAR_ADDRESS: u32 = 1;
+    let single = [
+        (0x1c8, PLAIN),
+        (0x1c9, PLAIN),
+        (0x1d9, PLAIN),
+        (0x1dd, LINEAR_ADDRESS),
+        (0x1de, LINEAR_ADDRESS),
+    ];
+    let stack = (0..32).flat_map(|entry| {
+        [
+            (0x680 + entry, LINEAR_ADDRESS),
+            (0x6c0 + entry, LINEAR_ADDRESS),
+            (0xdc0 + entry, PLAIN),
+        ]
+    });
+    let mut text = String::new();
+    for (msr, kind) in single.into_iter().chain(stack) {
+        // No bit is set at reset, reserved or ignored. Writing to a String cannot fail.
+        let _ = writeln!(text, "{msr:#x} {kind} 0 0 0 0 0 0");
     }
     text
 }

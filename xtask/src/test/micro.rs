@@ -235,6 +235,15 @@ fn together(case: &Case<'_>) -> Result<()> {
         },
         Guest::new("exceptions"),
         Guest::new("debug"),
+        Guest {
+            cmdline: "mark=1",
+            ..Guest::new("branches")
+        },
+        Guest {
+            name: "branches2",
+            cmdline: "mark=2",
+            ..Guest::new("branches")
+        },
         Guest::new("rights"),
         Guest::new("apic"),
         Guest::new("timer_storm"),
