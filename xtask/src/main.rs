@@ -25,6 +25,7 @@ mod size;
 mod symbols;
 mod system;
 mod test;
+mod toolchain;
 mod workspace;
 mod xtf;
 

@@ -3,6 +3,7 @@
 use super::kernels::{self, FLAVOURS};
 use super::packages::PACKAGES;
 use super::{bochs, outer, packages, qemu, rust};
+use crate::toolchain::TARGET;
 use crate::workspace::Workspace;
 
 /// One thing that is needed.
@@ -80,7 +81,7 @@ fn package(package: &packages::Package) -> Need {
 }
 
 fn bare_metal() -> Vec<Need> {
-    let by_hand = format!("rustup target add {}", rust::TARGET);
+    let by_hand = format!("rustup target add {}", TARGET);
     let found = rust::find();
     let missing = rust::missing();
     if found.is_none() && !missing.is_empty() {
