@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Run all tests in QEMU/KVM, not only the short form (`--tier nested`)
     #[arg(long)]
     nested: bool,
-    /// Run only tests whose name contains this
+    /// Run only tests whose name contains this, or is the same with `=` before it
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Seed of what tests choose at random
@@ -126,7 +126,10 @@ fn all() -> Vec<Scenario> {
 
 impl Args {
     fn selects(&self, scenario: &Scenario) -> bool {
-        let named = self.only.iter().any(|part| scenario.name.contains(part));
+        let named = self.only.iter().any(|part| match part.strip_prefix('=') {
+            Some(name) => scenario.name == name,
+            None => scenario.name.contains(part),
+        });
         let asked =
             self.tier.contains(&scenario.tier) || self.nested && scenario.tier == Tier::Nested;
         if self.tier.is_empty() && !self.nested {
@@ -209,5 +212,7 @@ mod tests {
         assert_eq!(count(&args(&[Tier::Host], &[])), 2);
         assert_eq!(count(&args(&[Tier::Host], &["linux"])), 0);
         assert!(count(&args(&[], &["linux"])) >= 4);
+        assert!(count(&args(&[], &["guests"])) >= 4);
+        assert_eq!(count(&args(&[], &["=guests"])), 1);
     }
 }
