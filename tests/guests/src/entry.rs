@@ -16,6 +16,8 @@ pub const KERNEL_CODE: u16 = 0x08;
 pub const USER_DATA: u16 = 0x1b;
 /// Selector of the 64-bit ring-3 code segment, privilege level included.
 pub const USER_CODE: u16 = 0x23;
+/// Selector of the 32-bit ring-0 code segment.
+pub const NARROW_CODE: u16 = 0x28;
 /// Selector of vCPU 0's task state; each further vCPU's lies 16 bytes on.
 pub const TASK_STATE: u16 = 0x30;
 /// CR4 as the runtime sets it: PAE, OSFXSR, OSXMMEXCPT.

@@ -23,6 +23,7 @@ pub mod grants;
 pub mod interrupts;
 pub mod mailbox;
 pub mod memory;
+pub mod narrow;
 pub mod pair;
 pub mod report;
 pub mod rights;

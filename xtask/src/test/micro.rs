@@ -104,7 +104,7 @@ impl Guest {
         }
     }
 
-    const fn smp(program: &'static str) -> Self {
+    pub(super) const fn smp(program: &'static str) -> Self {
         Self {
             vcpus: 2,
             ..Self::new(program)
@@ -217,6 +217,7 @@ fn together(case: &Case<'_>) -> Result<()> {
         Guest::new("msr"),
         Guest::new("io"),
         Guest::new("hypercalls"),
+        Guest::new("narrow"),
         Guest::new("hypercall_page"),
         Guest::new("events"),
         Guest::new("fifo"),
