@@ -38,6 +38,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: wakes,
     },
     Scenario {
+        name: "sched-spin",
+        tier: Tier::Bochs,
+        about: "beside a busy domain, a vCPU that spins with PAUSE lets its sibling run",
+        limit: Duration::from_secs(120),
+        run: spin,
+    },
+    Scenario {
         name: "sched-leftovers",
         tier: Tier::Bochs,
         about: "a guest that never lets the xenstore rest leaves the boot CPU's guest most of its time",
@@ -213,6 +220,15 @@ fn wakes(case: &Case<'_>) -> Result<()> {
         },
     ];
     micro::all_pass(case, 1, &guests)
+}
+
+fn spin(case: &Case<'_>) -> Result<()> {
+    let busy = Guest {
+        name: "busy",
+        cmdline: "ms=1000",
+        ..Guest::new("spinner")
+    };
+    micro::all_pass(case, 1, &[Guest::smp("baton"), busy])
 }
 
 fn leftovers(case: &Case<'_>) -> Result<()> {
