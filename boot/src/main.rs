@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod console;
 mod cpu;
+mod device;
 mod end;
 mod entry;
 mod layout;

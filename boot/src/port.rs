@@ -33,10 +33,5 @@ impl Port {
 
     access!(read8, write8, inb, outb, u8);
     access!(read16, write16, inw, outw, u16);
-
-    /// Reads the port.
-    pub(crate) fn read32(self) -> u32 {
-        // SAFETY: whoever made this `Port` answers for what accesses to it do.
-        unsafe { x86::io::inl(self.0) }
-    }
+    access!(read32, write32, inl, outl, u32);
 }

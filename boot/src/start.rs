@@ -21,13 +21,14 @@ use vmx::cpu::{apic, msr, tsc};
 use crate::console::{log as hypervisor_log, serial};
 use crate::cpu::tables::{self, Segments};
 use crate::cpu::{local, traps};
+use crate::device::interrupts::{self, Lines};
 use crate::entry::Protocol;
 use crate::loader::Loaded;
 use crate::machine::clocks::{self, Rates};
 use crate::machine::{acpi, ioapic};
 use crate::memory::stacks::Stacks;
 use crate::memory::{self, Memory};
-use crate::{end, layout, panic, smp};
+use crate::{device, end, layout, panic, smp};
 
 /// The first CPU's segments until it gets those with interrupt stacks.
 static mut EARLY_SEGMENTS: Segments = Segments::new();
@@ -130,16 +131,17 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
             log::warn!("the CMOS clock shows no date: wall clock time starts at 1970");
             (0, tsc::rdtsc())
         });
-    let routed = firmware
-        .madt
-        .as_ref()
-        .is_some_and(|madt| ioapic::route_isa_line(madt, VECTOR_COM1 - VECTOR_ISA, apic_id));
-    if routed {
+    if let Some(madt) = &firmware.madt {
+        ioapic::mask_all(madt);
+    }
+    let lines = Lines::new(firmware.madt.as_ref(), apic_id);
+    if lines.isa(VECTOR_COM1 - VECTOR_ISA) {
         serial::use_interrupts();
     } else {
         log::warn!("no IOAPIC has COM1's line: the console is polled");
         serial::send_at_once();
     }
+    let disks = device::init(firmware.mcfg, &memory, lines, rates.tsc_khz);
     let listed = firmware.madt.as_ref().map_or(&[][..], |madt| &madt.cpus);
     let cpus = start_cpus(listed, apic_id, &memory, rates.tsc_khz);
     let boot_info = BootInfo {
@@ -149,6 +151,7 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
         direct_map_limit: memory.limit,
         archive: memory::archive(&loaded),
         cpus,
+        disks,
         tsc_khz: rates.tsc_khz,
         entry_tsc,
         wall_clock_seconds: seconds,
@@ -238,6 +241,8 @@ const PLATFORM: Platform = Platform {
     device_interrupt: |vector| {
         if vector == VECTOR_COM1 {
             serial::interrupt();
+        } else {
+            interrupts::serve(vector);
         }
     },
     end_of_interrupt: apic::eoi,

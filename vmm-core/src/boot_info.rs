@@ -6,6 +6,8 @@
 
 use abi::{Hpa, PAGE_SIZE};
 
+use crate::storage::BlockDevice;
+
 /// A run of physical memory, page aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRegion {
@@ -59,6 +61,8 @@ pub struct BootInfo {
     pub archive: Option<&'static [u8]>,
     /// The CPUs that run; number 0 is the one that booted.
     pub cpus: &'static [PhysicalCpu],
+    /// The disks that boot has drivers for.
+    pub disks: &'static [&'static dyn BlockDevice],
     /// TSC ticks per millisecond, measured.
     pub tsc_khz: u64,
     /// The TSC at the hypervisor's first instruction.

@@ -13,6 +13,10 @@ use spin::Once;
 pub const VECTOR_ISA: u8 = 0x20;
 /// COM1, ISA line 4.
 pub const VECTOR_COM1: u8 = VECTOR_ISA + 4;
+/// The first vector of the devices behind no ISA line.
+pub const VECTOR_DEVICES: u8 = VECTOR_ISA + 16;
+/// The first vector behind those of devices.
+pub const VECTOR_DEVICES_END: u8 = 0xf0;
 /// The local APIC timer.
 pub const VECTOR_TIMER: u8 = 0xf0;
 /// A kick from another CPU: look at your queues again.
@@ -75,7 +79,8 @@ pub struct Platform {
     pub console_read: fn() -> Option<u8>,
     /// Waits until everything written has left the machine.
     pub console_flush: fn(),
-    /// Serves an interrupt of an ISA line (`VECTOR_ISA..VECTOR_ISA + 16`), without the EOI.
+    /// Serves an interrupt of a device (`VECTOR_ISA..VECTOR_DEVICES_END`), without the EOI. Called
+    /// where no lock is held.
     pub device_interrupt: fn(u8),
     /// Tells the local APIC that the interrupt in service is done.
     pub end_of_interrupt: fn(),
@@ -90,7 +95,7 @@ pub struct Platform {
 /// What the core does for boot.
 #[derive(Clone, Copy, Debug)]
 pub struct Hooks {
-    /// Serves the vectors that are no ISA line, without the EOI.
+    /// Serves the vectors that are no device's, without the EOI.
     pub interrupt: fn(u8),
     /// Shows one line of the log (with its line end) wherever the console's focus wants it.
     pub log_line: fn(&str),
@@ -149,7 +154,7 @@ pub fn interrupt(vector: u8) {
     };
     match vector {
         VECTOR_SPURIOUS => return,
-        VECTOR_ISA..=0x2f => (platform.device_interrupt)(vector),
+        VECTOR_ISA..VECTOR_DEVICES_END => (platform.device_interrupt)(vector),
         _ => {
             if let Some(hooks) = HOOKS.get() {
                 (hooks.interrupt)(vector);

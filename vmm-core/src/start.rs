@@ -41,6 +41,9 @@ pub fn start(boot: BootInfo) -> ! {
         log_line: console::log_line,
         epitaph: stats::epitaph,
     });
+    for disk in boot.disks {
+        log::info!("disk: {}", disk.info());
+    }
     let archive = open_archive(&boot);
     apply_options(&boot, &archive);
     let controls = negotiate(&boot, &archive);

@@ -8,11 +8,14 @@ use core::ptr::NonNull;
 use abi::Hpa;
 use acpi::fadt::Fadt;
 use acpi::madt::Madt as MadtTable;
+use acpi::mcfg::Mcfg;
 use acpi::rsdp::Rsdp;
 use acpi::{AcpiError, AcpiHandler, AcpiTables, PhysicalMapping};
 use boot::acpi_header::{self, HEADER};
 use boot::directmap::LOW_END;
 use boot::madt::Madt;
+use devices::mcfg::{self, Range};
+use heapless::Vec;
 use vmm_core::boot_info::MemoryRegion;
 use vmm_core::mm::directmap;
 
@@ -27,6 +30,8 @@ pub(crate) struct Firmware {
     pub(crate) power: Option<Power>,
     /// The I/O port of the power management timer.
     pub(crate) pm_timer: Option<u16>,
+    /// Where PCI configuration space lies in memory.
+    pub(crate) mcfg: Vec<Range, { mcfg::MAX_RANGES }>,
     /// The CMOS register that holds the century.
     pub(crate) century_register: Option<u8>,
 }
@@ -49,6 +54,9 @@ pub(crate) fn read(rsdp: Option<u64>, ram: &[MemoryRegion]) -> Firmware {
             Err(error) => log::warn!("acpi: the MADT is broken ({error}): one CPU"),
         },
         Err(error) => log::warn!("acpi: no MADT ({error:?}): one CPU"),
+    }
+    if let Ok(table) = tables.find_table::<Mcfg>() {
+        firmware.mcfg = mcfg::parse(bytes(&table));
     }
     match tables.find_table::<Fadt>() {
         Ok(fadt) => {

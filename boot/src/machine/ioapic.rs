@@ -1,10 +1,10 @@
-//! Interrupt routing: the old interrupt controllers silent, one ISA line through the IOAPIC.
+//! Interrupt routing: the old interrupt controllers silent, lines through the IOAPIC.
 #![expect(unsafe_code, reason = "names ports; the IOAPIC's registers are memory")]
 
 use core::ptr::NonNull;
 
 use abi::Hpa;
-use boot::madt::{IoApic, Madt};
+use boot::madt::{IoApic, IsaLine, Madt};
 use vmm_core::mm::directmap;
 use vmm_core::platform::VECTOR_ISA;
 
@@ -43,17 +43,35 @@ pub(crate) fn silence_pics() {
     }
 }
 
-/// Masks every input of every IOAPIC, then sends one ISA line to the CPU with this local APIC.
-/// False when no IOAPIC has the line, or cannot name that CPU.
-pub(crate) fn route_isa_line(madt: &Madt, line: u8, apic_id: u32) -> bool {
+/// Masks every input of every IOAPIC.
+pub(crate) fn mask_all(madt: &Madt) {
     for ioapic in &madt.ioapics {
         for input in 0..inputs(ioapic) {
             write(ioapic, REDIRECTION + 2 * input, MASKED);
         }
     }
-    let Some(wiring) = madt.isa.get(usize::from(line)) else {
-        return false;
-    };
+}
+
+/// How an ISA line is wired when an ISA device drives it.
+pub(crate) fn isa_line(madt: &Madt, line: u8) -> Option<IsaLine> {
+    madt.isa.get(usize::from(line)).copied()
+}
+
+/// How it is wired when a PCI function does: its line is shared and active low, unless firmware
+/// says otherwise.
+pub(crate) fn pci_line(madt: &Madt, line: u8) -> Option<IsaLine> {
+    let wiring = isa_line(madt, line)?;
+    let said = wiring.level;
+    Some(IsaLine {
+        level: true,
+        active_low: !said || wiring.active_low,
+        ..wiring
+    })
+}
+
+/// Sends what comes on a line to the CPU with this local APIC, as `vector`. False when no IOAPIC
+/// has the line, or cannot name that CPU.
+pub(crate) fn route(madt: &Madt, wiring: IsaLine, vector: u8, apic_id: u32) -> bool {
     let ioapic = madt.ioapics.iter().find(|ioapic| {
         wiring.gsi >= ioapic.first_gsi && wiring.gsi - ioapic.first_gsi < inputs(ioapic)
     });
@@ -62,9 +80,10 @@ pub(crate) fn route_isa_line(madt: &Madt, line: u8, apic_id: u32) -> bool {
         return false;
     };
     let register = REDIRECTION + 2 * (wiring.gsi - ioapic.first_gsi);
-    let mut entry = u32::from(VECTOR_ISA + line);
+    let mut entry = u32::from(vector);
     entry |= if wiring.level { LEVEL } else { 0 };
     entry |= if wiring.active_low { ACTIVE_LOW } else { 0 };
+    write(ioapic, register, MASKED);
     write(ioapic, register + 1, u32::from(destination) << 24);
     write(ioapic, register, entry);
     true

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "hands memory over to the frame table")]
 
 mod heap;
+pub(crate) mod io;
 mod paging;
 pub(crate) mod stacks;
 

@@ -3,7 +3,7 @@
 //! Nothing is both writable and executable: the image's code is executable and read-only, its
 //! constants read-only, all else not executable; and the direct map, which shows all RAM, shows
 //! code and constants read-only too. Tables come from a run of pages taken for them at first, and
-//! from the frame table afterwards (for the stacks).
+//! from the frame table afterwards (for the stacks and for devices above 4 GiB).
 #![expect(unsafe_code, reason = "writes page tables and loads CR3")]
 
 use core::arch::asm;
@@ -195,6 +195,18 @@ pub(super) fn map_stack_page(virt: u64, page: u64, take: Take<'_>) -> Option<()>
     let table = table(ROOT.load(Ordering::Relaxed), virt, 0, take)?;
     set(table, virt, 0, page | VARIABLES | PRESENT);
     Some(())
+}
+
+/// Maps a run of physical memory above 4 GiB that is no RAM in the direct map, for a device: not
+/// cached, not executable.
+pub(super) fn map_device(start: u64, end: u64, take: Take<'_>) -> Option<()> {
+    let run = Run {
+        start,
+        end,
+        access: Access::Device,
+    };
+    let root = ROOT.load(Ordering::Relaxed);
+    map(root, DIRECTMAP_BASE + start, run, DEVICE, take)
 }
 
 /// Maps a page below 1 MiB where it is, executable, so that a CPU can turn paging on in it, and

@@ -147,6 +147,7 @@ fn boot_info() -> BootInfo {
         direct_map_limit: abi::Hpa::new(0),
         archive: None,
         cpus: CPUS,
+        disks: &[],
         tsc_khz: 1_000_000,
         entry_tsc: 0,
         wall_clock_seconds: 0,

@@ -75,16 +75,46 @@ impl Buddy {
             for traces in Traces::ALL {
                 let index = *self.head(from, traces);
                 if index != NONE {
-                    self.unlink(records, index);
-                    for half in (order..from).rev() {
-                        self.link(records, index + (1 << half), half, traces);
-                    }
-                    self.free -= 1 << order;
+                    self.split(records, index, from, order, traces);
                     return Some((index, traces));
                 }
             }
         }
         None
+    }
+
+    /// The same with a block that ends at frame `end` at the latest. Looks through whole lists: for
+    /// start-up.
+    pub(super) fn take_below(
+        &mut self,
+        records: Records<'_>,
+        order: u8,
+        end: Mfn,
+    ) -> Option<(Index, Traces)> {
+        for from in order..=MAX_ORDER {
+            for traces in Traces::ALL {
+                let mut index = *self.head(from, traces);
+                while let Record::Free { next, .. } = link_target(records, index) {
+                    let first = records.regions.mfn(index)?;
+                    if first.raw() + (1 << order) <= end.raw() {
+                        self.split(records, index, from, order, traces);
+                        return Some((index, traces));
+                    }
+                    index = next;
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes a free block of `2^from` frames off its list, and leaves all but its first `2^order`
+    /// on others.
+    fn split(&mut self, records: Records<'_>, index: Index, from: u8, order: u8, traces: Traces) {
+        self.unlink(records, index);
+        for half in (order..from).rev() {
+            self.link(records, index + (1 << half), half, traces);
+        }
+        self.free -= 1 << order;
     }
 
     /// Gives a block back, whose records are all `Inner`, and joins it with free buddies.

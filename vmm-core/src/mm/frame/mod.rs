@@ -205,6 +205,18 @@ impl FrameTable {
         self.alloc_without(order, owner, Traces::Clean)
     }
 
+    /// Allocates `2^order` zeroed frames as [`FrameTable::alloc_zeroed`], all of them before frame
+    /// `end`. It may take long: for start-up.
+    #[must_use]
+    pub(super) fn alloc_zeroed_below(&self, order: u8, owner: Owner, end: Mfn) -> Option<Mfn> {
+        let find = |buddy: &mut Buddy| buddy.take_below(self.view(), order, end);
+        let (mfn, traces) = self.take_found(order, owner, |_| Contents::Own, find)?;
+        if traces > Traces::Clean {
+            self.scrub(mfn, 1 << order);
+        }
+        Some(mfn)
+    }
+
     /// Allocates frames with nothing worse in them than the traces `allowed`.
     fn alloc_without(&self, order: u8, owner: Owner, allowed: Traces) -> Option<Mfn> {
         let (mfn, traces) = self.take(order, owner, |_| Contents::Own)?;
@@ -283,6 +295,18 @@ impl FrameTable {
         owner: Owner,
         contents: impl Fn(Traces) -> Contents,
     ) -> Option<(Mfn, Traces)> {
+        let find = |buddy: &mut Buddy| buddy.take(self.view(), order);
+        self.take_found(order, owner, contents, find)
+    }
+
+    /// The same with the block that `find` takes.
+    fn take_found(
+        &self,
+        order: u8,
+        owner: Owner,
+        contents: impl Fn(Traces) -> Contents,
+        find: impl FnOnce(&mut Buddy) -> Option<(Index, Traces)>,
+    ) -> Option<(Mfn, Traces)> {
         #[cfg(any(test, feature = "testing"))]
         if super::testing::allocation_fails() {
             return None;
@@ -295,7 +319,7 @@ impl FrameTable {
             Some(domain) => Some(self.account(&mut buddy, domain)?),
             None => None,
         };
-        let (index, traces) = buddy.take(self.view(), order)?;
+        let (index, traces) = find(&mut buddy)?;
         buddy.used[owner.kind()] += 1 << order;
         if let Some(account) = account {
             account.add(owner, 1 << order);
