@@ -2,11 +2,16 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Error, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::unistd::{Gid, Group};
 
 /// Tells what the CPU is and has.
-pub(crate) const CPUINFO: &str = "/proc/cpuinfo";
+const CPUINFO: &str = "/proc/cpuinfo";
 /// A parameter of `kvm_intel`, which is there when that module is.
-pub(crate) const NESTED: &str = "/sys/module/kvm_intel/parameters/nested";
+const NESTED: &str = "/sys/module/kvm_intel/parameters/nested";
+/// What QEMU opens for reading and writing.
+const KVM: &str = "/dev/kvm";
 
 /// What decides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +35,8 @@ pub(crate) enum Device {
     Usable,
     /// There is none.
     Absent,
-    /// This user may not.
-    Denied,
+    /// This user may not, but this group may, if there is one.
+    Denied(Option<String>),
     /// Something else is wrong.
     Broken(String),
 }
@@ -50,7 +55,7 @@ pub(crate) struct Check {
 impl Host {
     /// Looks at this host.
     pub(crate) fn probe() -> Self {
-        let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+        let opened = OpenOptions::new().read(true).write(true).open(KVM);
         let device = match opened {
             Ok(_) => Device::Usable,
             Err(error) => Device::unusable(&error),
@@ -60,7 +65,7 @@ impl Host {
     }
 
     /// From the texts of [`CPUINFO`] and [`NESTED`].
-    pub(crate) fn of(cpuinfo: &str, nested: Option<&str>, device: Device) -> Self {
+    fn of(cpuinfo: &str, nested: Option<&str>, device: Device) -> Self {
         let field = |name: &str| {
             cpuinfo
                 .lines()
@@ -154,21 +159,24 @@ impl Host {
             Device::Usable => ("can be used".to_owned(), None),
             Device::Absent => (
                 "does not exist".to_owned(),
-                Some("see dmesg | grep kvm: most often the firmware has VT-x disabled"),
+                Some("see dmesg | grep kvm: most often the firmware has VT-x disabled".to_owned()),
             ),
-            Device::Denied => (
+            Device::Denied(group) => (
                 "may not be used by this user".to_owned(),
-                Some("sudo usermod -aG kvm $USER, and log in again"),
+                Some(match group {
+                    Some(group) => format!("sudo usermod -aG {group} $USER, and log in again"),
+                    None => format!("sudo chown $USER {KVM}"),
+                }),
             ),
             Device::Broken(error) => (
                 format!("cannot be used ({error})"),
-                Some("see dmesg | grep kvm: another hypervisor may hold VT-x"),
+                Some("see dmesg | grep kvm: another hypervisor may hold VT-x".to_owned()),
             ),
         };
         Check {
-            what: "/dev/kvm",
+            what: KVM,
             found,
-            remedy: remedy.map(str::to_owned),
+            remedy,
         }
     }
 }
@@ -177,15 +185,27 @@ impl Device {
     fn unusable(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::NotFound => Self::Absent,
-            ErrorKind::PermissionDenied => Self::Denied,
+            ErrorKind::PermissionDenied => Self::Denied(group_that_may()),
             _ => Self::Broken(error.to_string()),
         }
     }
 }
 
+/// The group whose members may use the device. There is none where no udev gave it to one.
+fn group_that_may() -> Option<String> {
+    let device = fs::metadata(KVM).ok()?;
+    let gid = gid_that_may(device.mode(), device.gid())?;
+    Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name)
+}
+
+/// The device's group, if that is not root's own and may read and write.
+fn gid_that_may(mode: u32, gid: u32) -> Option<u32> {
+    (gid != 0 && mode & 0o060 == 0o060).then_some(gid)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Device, Host};
+    use super::{Device, Host, gid_that_may};
 
     fn good() -> Host {
         Host {
@@ -225,12 +245,23 @@ mod tests {
             text,
             "kvm_intel is not loaded: sudo modprobe kvm_intel nested=1"
         );
-        let text = reason(|host| host.device = Device::Denied);
-        assert!(text.contains("usermod -aG kvm"), "{text}");
+        let text = reason(|host| host.device = Device::Denied(Some("virt".to_owned())));
+        assert!(text.contains("usermod -aG virt"), "{text}");
+        let text = reason(|host| host.device = Device::Denied(None));
+        assert!(text.contains("chown $USER /dev/kvm"), "{text}");
         let text = reason(|host| host.device = Device::Absent);
         assert!(text.contains("firmware"), "{text}");
         let text = reason(|host| host.device = Device::Broken("busy".to_owned()));
         assert!(text.contains("(busy)"), "{text}");
+    }
+
+    #[test]
+    fn a_group_helps_if_it_may_use_the_device() {
+        assert_eq!(gid_that_may(0o020_660, 105), Some(105));
+        assert_eq!(gid_that_may(0o020_600, 105), None);
+        assert_eq!(gid_that_may(0o020_640, 105), None);
+        // Nobody is told to join root's.
+        assert_eq!(gid_that_may(0o020_660, 0), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 mod bochs;
 mod choose;
-pub(crate) mod host;
+mod host;
 mod qemu;
 
 use std::fs::{self, File};

@@ -1,11 +1,11 @@
 //! What an outer KVM has to be right for: seen from the host as `run` sees it, and from inside.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::nested::{LIMIT, check, machine};
+use super::nested_run::{self, JOIN, LEAVE, RUN, UDEV, as_user};
 use super::{Case, Scenario, Tier};
 use crate::machine::Spec;
-use crate::machine::host::{CPUINFO, Device, Host, NESTED};
 use crate::nested::Outer;
 use crate::run::watch::End;
 
@@ -20,7 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "nested-host",
         tier: Tier::Nested,
-        about: "a host with KVM as `run` sees it: nesting on, off, the module gone",
+        about: "a host with KVM as `run` sees it: nesting on, off, the module gone, no permission",
         limit: LIMIT,
         run: host,
     },
@@ -46,35 +46,67 @@ fn off(case: &Case<'_>) -> Result<()> {
 
 fn host(case: &Case<'_>) -> Result<()> {
     check(case, |outer| {
-        let good = look(outer)?.nested_vtx();
-        ensure!(good.is_ok(), "nesting is on, but: {good:?}");
+        nested_run::install(outer)?;
+        let root = format!("{RUN} --machine qemu --dry-run");
+        let user = as_user(&root);
+        good(outer, &root)?;
         outer.ask("rmmod kvm_intel")?;
-        refused(outer, "kvm_intel is not loaded")?;
+        wrong(
+            outer,
+            &root,
+            "kvm_intel is not loaded",
+            "sudo modprobe kvm_intel nested=1",
+        )?;
         outer.ask("modprobe kvm_intel nested=0")?;
-        refused(outer, "kvm_intel has nested=0")?;
-        // As the tests after this one found it.
+        wrong(
+            outer,
+            &root,
+            "kvm_intel has nested=0",
+            "end all virtual machines",
+        )?;
         outer.ask("rmmod kvm_intel")?;
-        outer.ask("modprobe kvm_intel").map(drop)
+        outer.ask("modprobe kvm_intel")?;
+        good(outer, &root)?;
+        let denied = "/dev/kvm may not be used by this user";
+        wrong(outer, &user, denied, "sudo chown $USER /dev/kvm\n")?;
+        outer.ask("chown user /dev/kvm")?;
+        good(outer, &user)?;
+        // A new device, as the module makes it.
+        outer.ask("rmmod kvm_intel && modprobe kvm_intel")?;
+        outer.ask(UDEV)?;
+        wrong(
+            outer,
+            &user,
+            denied,
+            "sudo usermod -aG kvm $USER, and log in again",
+        )?;
+        outer.ask(JOIN)?;
+        good(outer, &user)?;
+        // As the tests after this one found it.
+        outer.ask(LEAVE).map(drop)
     })
 }
 
-fn refused(outer: &mut Outer, words: &str) -> Result<()> {
-    let reason = look(outer)?.nested_vtx().err();
-    let reason = reason.with_context(|| format!("it does not see that {words}"))?;
-    ensure!(reason.starts_with(words), "{reason}");
+/// Everything is right, and KVM will be used.
+fn good(outer: &mut Outer, dry_run: &str) -> Result<()> {
+    let said = outer.ask(dry_run)?.replace('\r', "");
+    for words in [
+        "accel=kvm",
+        "ok       CPU has VT-x",
+        "ok       kvm_intel has nested=1",
+        "ok       /dev/kvm can be used",
+    ] {
+        ensure!(said.contains(words), "it does not say {words:?}: {said}");
+    }
+    ensure!(!said.contains("MISSING"), "something is wrong: {said}");
     Ok(())
 }
 
-/// The facts about the outer system.
-fn look(outer: &mut Outer) -> Result<Host> {
-    let cpuinfo = outer.ask(&format!("cat {CPUINFO}"))?;
-    let (status, nested) = outer.run(&format!("cat {NESTED}"))?;
-    let nested = (status == 0).then_some(nested.as_str());
-    let (status, _) = outer.run("test -r /dev/kvm -a -w /dev/kvm")?;
-    let device = if status == 0 {
-        Device::Usable
-    } else {
-        Device::Absent
-    };
-    Ok(Host::of(&cpuinfo, nested, device))
+/// One thing is wrong and has its remedy; KVM will not be used.
+fn wrong(outer: &mut Outer, dry_run: &str, found: &str, remedy: &str) -> Result<()> {
+    let said = outer.ask(dry_run)?.replace('\r', "") + "\n";
+    let words = format!("MISSING  {found}\n         remedy: {remedy}");
+    ensure!(said.contains(&words), "it does not say {words:?}: {said}");
+    ensure!(said.contains("accel=tcg"), "it takes KVM: {said}");
+    Ok(())
 }
