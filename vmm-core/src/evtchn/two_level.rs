@@ -219,7 +219,10 @@ impl Bitmaps {
 
 #[cfg(test)]
 mod tests {
-    use loom::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use loom::sync::atomic::{
+        AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+    };
     use loom::sync::{Arc, Mutex};
     use loom::thread;
 
@@ -229,22 +232,51 @@ mod tests {
     const PORT: u32 = 1 << 5;
     const SELECTOR: u32 = 1 << 0;
 
+    /// A mistake: a word whose operations are in no order with those on others.
+    #[derive(Default)]
+    struct Unordered(AtomicU32);
+
+    impl Word<u32> for Unordered {
+        fn get(&self) -> u32 {
+            self.0.load(Relaxed)
+        }
+
+        fn set(&self, value: u32) {
+            self.0.store(value, Relaxed);
+        }
+
+        fn exchange(&self, old: u32, new: u32) -> Result<(), u32> {
+            self.0
+                .compare_exchange(old, new, Relaxed, Relaxed)
+                .map(drop)
+        }
+
+        fn set_bits(&self, bits: u32) -> u32 {
+            self.0.fetch_or(bits, Relaxed)
+        }
+
+        fn clear_bits(&self, bits: u32) -> u32 {
+            self.0.fetch_and(!bits, Relaxed)
+        }
+
+        fn write_then_read() {}
+    }
+
     /// What a domain and the hypervisor share, and the lock of the domain's table.
     #[derive(Default)]
-    struct Shared {
-        pending: AtomicU32,
-        mask: AtomicU32,
-        selector: AtomicU32,
+    struct Shared<W> {
+        pending: W,
+        mask: W,
+        selector: W,
         upcall: AtomicU32,
+        /// What the event is about.
+        work: AtomicU32,
         table: Mutex<()>,
     }
 
-    fn bit(word: &AtomicU32, mask: u32) -> Bit<'_, AtomicU32> {
-        Bit { word, mask }
-    }
-
-    impl Shared {
-        fn bits(&self) -> Bits<'_, AtomicU32> {
+    impl<W: Word<u32> + Default + Send + Sync + 'static> Shared<W> {
+        fn bits(&self) -> Bits<'_, W> {
+            let bit = |word, mask| Bit { word, mask };
             Bits {
                 pending: bit(&self.pending, PORT),
                 mask: bit(&self.mask, PORT),
@@ -270,7 +302,7 @@ mod tests {
         fn handle(&self) -> bool {
             self.upcall.set(0);
             AtomicU32::write_then_read();
-            if self.selector.swap(0, SeqCst) & SELECTOR == 0 {
+            if self.selector.clear_bits(u32::MAX) & SELECTOR == 0 {
                 return false;
             }
             let open = self.pending.get() & !self.mask.get() & PORT != 0;
@@ -282,30 +314,59 @@ mod tests {
 
         /// An event that is still there will be found: the guest is told of it.
         fn told(&self) -> bool {
-            self.upcall.load(SeqCst) == 1 && self.selector.load(SeqCst) & SELECTOR != 0
+            self.upcall.load(SeqCst) == 1 && self.selector.get() & SELECTOR != 0
+        }
+
+        fn handled_while_sent() {
+            loom::model(|| {
+                let shared = Arc::new(Self::default());
+                shared.send();
+                let sender = Arc::clone(&shared);
+                let sender = thread::spawn(move || {
+                    sender.work.set(1);
+                    sender.send();
+                });
+                let done = shared.handle() && shared.work.get() == 1;
+                sender.join().unwrap();
+                let pending = shared.pending.get() & PORT != 0;
+                assert!(done || pending);
+                assert!(!pending || shared.told());
+            });
+        }
+
+        /// A guest that clears the mask by itself, as Linux does on the vCPU of the port.
+        fn unmasked_while_sent() {
+            loom::model(|| {
+                let shared = Arc::new(Self::default());
+                shared.mask.set(PORT);
+                let sender = Arc::clone(&shared);
+                let sender = thread::spawn(move || sender.send());
+                shared.mask.clear_bits(PORT);
+                AtomicU32::write_then_read();
+                let seen = shared.pending.get() & PORT != 0;
+                sender.join().unwrap();
+                assert!(seen || shared.told());
+            });
         }
     }
 
     #[test]
     fn what_is_sent_while_the_guest_handles_events_is_handled_or_announced() {
-        loom::model(|| {
-            let shared = Arc::new(Shared::default());
-            shared.send();
-            let sender = Arc::clone(&shared);
-            let sender = thread::spawn(move || sender.send());
-            let handled = shared.handle();
-            sender.join().unwrap();
-            let pending = shared.pending.load(SeqCst) & PORT != 0;
-            assert!(handled || pending);
-            assert!(!pending || shared.told());
-        });
+        Shared::<AtomicU32>::handled_while_sent();
     }
 
     #[test]
+    #[should_panic(expected = "assertion")]
+    fn an_event_without_order_that_is_lost_while_the_guest_handles_others_is_found_out() {
+        Shared::<Unordered>::handled_while_sent();
+    }
+
+    /// The table's lock puts the two in order; what counts is that the second looks.
+    #[test]
     fn what_is_sent_to_a_port_that_is_being_unmasked_is_announced() {
         loom::model(|| {
-            let shared = Arc::new(Shared::default());
-            shared.mask.store(PORT, SeqCst);
+            let shared = Arc::new(Shared::<AtomicU32>::default());
+            shared.mask.set(PORT);
             let sender = Arc::clone(&shared);
             let sender = thread::spawn(move || sender.send());
             shared.unmask();
@@ -314,19 +375,14 @@ mod tests {
         });
     }
 
-    /// A guest that clears the mask by itself, as Linux does on the vCPU of the port.
     #[test]
     fn a_guest_that_unmasks_by_itself_sees_the_event_or_is_told() {
-        loom::model(|| {
-            let shared = Arc::new(Shared::default());
-            shared.mask.store(PORT, SeqCst);
-            let sender = Arc::clone(&shared);
-            let sender = thread::spawn(move || sender.send());
-            shared.mask.clear_bits(PORT);
-            AtomicU32::write_then_read();
-            let seen = shared.pending.get() & PORT != 0;
-            sender.join().unwrap();
-            assert!(seen || shared.told());
-        });
+        Shared::<AtomicU32>::unmasked_while_sent();
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn an_event_without_order_that_an_unmasking_guest_misses_is_found_out() {
+        Shared::<Unordered>::unmasked_while_sent();
     }
 }

@@ -168,7 +168,7 @@ pub(super) fn end(status: &impl StatusWord, no_reader: bool, no_writer: bool) {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::Ordering::SeqCst;
+    use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
     use abi::DomId;
     use abi::grant_table::flags;
@@ -221,6 +221,37 @@ mod tests {
         }
     }
 
+    /// A mistake: a header that is exchanged in two steps.
+    struct Torn<'a>(&'a AtomicU32);
+
+    impl HeaderWord for Torn<'_> {
+        fn load(&self) -> u32 {
+            self.0.load(SeqCst)
+        }
+
+        fn exchange(&self, current: u32, new: u32) -> Result<(), u32> {
+            let seen = self.0.load(SeqCst);
+            if seen != current {
+                return Err(seen);
+            }
+            self.0.store(new, SeqCst);
+            Ok(())
+        }
+    }
+
+    /// A mistake: marks that the guest may see after the next look at the header.
+    struct Late<'a>(&'a AtomicU16);
+
+    impl StatusWord for Late<'_> {
+        fn set(&self, bits: u16) {
+            self.0.fetch_or(bits, Relaxed);
+        }
+
+        fn clear(&self, bits: u16) {
+            self.0.clear(bits);
+        }
+    }
+
     /// An entry in either version, and whether the guest knows to have taken its grant back.
     struct Entry {
         header: AtomicU32,
@@ -254,13 +285,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_version_1_grant_is_in_use_that_was_taken_back() {
-        loom::model(|| {
+    /// A guest takes its grant back while we begin to use it.
+    fn taken_back_v1(begin: fn(&Entry) -> bool) {
+        loom::model(move || {
             let entry = Entry::new();
             let guest = Arc::clone(&entry);
             let guest = thread::spawn(move || guest.end_v1());
-            let begun = begin_v1(&entry.header, TO_WRITE).is_some();
+            let begun = begin(&entry);
             if begun {
                 assert!(!entry.ended.load(SeqCst));
                 end(&entry.header, true, true);
@@ -273,12 +304,22 @@ mod tests {
     }
 
     #[test]
-    fn no_version_2_grant_is_in_use_that_was_taken_back() {
-        loom::model(|| {
+    fn no_version_1_grant_is_in_use_that_was_taken_back() {
+        taken_back_v1(|entry| begin_v1(&entry.header, TO_WRITE).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_header_exchanged_in_two_steps_is_found_out() {
+        taken_back_v1(|entry| begin_v1(&Torn(&entry.header), TO_WRITE).is_some());
+    }
+
+    fn taken_back_v2(begin: fn(&Entry) -> bool) {
+        loom::model(move || {
             let entry = Entry::new();
             let guest = Arc::clone(&entry);
             let guest = thread::spawn(move || guest.end_v2());
-            if begin_v2(&entry.header, &entry.status, TO_WRITE).is_some() {
+            if begin(&entry) {
                 assert!(!entry.ended.load(SeqCst));
                 end(&entry.status, true, true);
             }
@@ -287,10 +328,20 @@ mod tests {
         });
     }
 
-    /// A guest that makes its grant read-only under the call: no use begins that could write.
     #[test]
-    fn no_right_to_write_is_taken_that_the_entry_has_lost() {
-        loom::model(|| {
+    fn no_version_2_grant_is_in_use_that_was_taken_back() {
+        taken_back_v2(|entry| begin_v2(&entry.header, &entry.status, TO_WRITE).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_mark_that_comes_late_is_found_out() {
+        taken_back_v2(|entry| begin_v2(&entry.header, &Late(&entry.status), TO_WRITE).is_some());
+    }
+
+    /// A guest that makes its grant read-only under the call: no use begins that could write.
+    fn made_read_only(begin: fn(&Entry) -> bool) {
+        loom::model(move || {
             let entry = Entry::new();
             let guest = Arc::clone(&entry);
             let guest = thread::spawn(move || {
@@ -298,9 +349,20 @@ mod tests {
                 let seen = guest.header.fetch_or(readonly, SeqCst);
                 seen & u32::from(flags::WRITING) != 0
             });
-            let begun = begin_v1(&entry.header, TO_WRITE);
+            let begun = begin(&entry);
             // Either the guest saw the mark, or there is none.
-            assert_eq!(guest.join().unwrap(), begun.is_some());
+            assert_eq!(guest.join().unwrap(), begun);
         });
+    }
+
+    #[test]
+    fn no_right_to_write_is_taken_that_the_entry_has_lost() {
+        made_read_only(|entry| begin_v1(&entry.header, TO_WRITE).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_right_taken_in_two_steps_is_found_out() {
+        made_read_only(|entry| begin_v1(&Torn(&entry.header), TO_WRITE).is_some());
     }
 }
