@@ -14,6 +14,8 @@ pub mod net;
 pub mod ring;
 pub mod shared_page;
 #[cfg(test)]
+mod test_guest;
+#[cfg(test)]
 mod test_page;
 pub mod xenbus;
 pub mod xenstore;

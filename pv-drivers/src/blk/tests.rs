@@ -21,7 +21,7 @@ const SECTORS: u64 = 64;
 const SHARE: usize = 1000;
 
 /// A disk in a vector; counts what it is asked.
-struct TestDisk {
+pub(super) struct TestDisk {
     bytes: RefCell<Vec<u8>>,
     read_only: bool,
     fails: Cell<bool>,
@@ -29,7 +29,7 @@ struct TestDisk {
 }
 
 impl TestDisk {
-    fn new(read_only: bool) -> Self {
+    pub(super) fn new(read_only: bool) -> Self {
         let bytes = (0..SECTORS * 512).map(|at| u8::try_from(at / 512 * 3 + at % 7).unwrap());
         Self {
             bytes: RefCell::new(bytes.collect()),
@@ -125,7 +125,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(read_only: bool) -> Self {
+    pub(super) fn new(read_only: bool) -> Self {
         let ring = TestPage::new();
         let view = || [std::boxed::Box::new(ring.view())];
         let front = Front::new(Memory::new(view(), ENTRY_MAX).unwrap());

@@ -131,6 +131,18 @@ impl<P: AsRef<[SharedPage]>> Grants<P> {
         grants
     }
 
+    /// How many references are free.
+    pub fn free(&self) -> usize {
+        let first = Some(self.free).filter(|&gref| gref != NONE);
+        let next = |gref: &u32| {
+            self.frame_field(GrantRef(*gref))
+                .filter(|&gref| gref != NONE)
+        };
+        // Nobody else writes the chain, but a table is only as long as it is.
+        let chain = core::iter::successors(first, next);
+        chain.take(self.entries() as usize).count()
+    }
+
     /// Entries the table has.
     fn entries(&self) -> u32 {
         let per_frame = match self.layout {

@@ -8,5 +8,7 @@ pub mod clock;
 pub mod event_channel;
 pub mod gnttab;
 pub mod hvm;
+pub mod page;
+pub mod pending;
 pub mod sched;
 pub mod timer;

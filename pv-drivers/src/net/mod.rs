@@ -1,4 +1,4 @@
-//! Network interfaces (`public/io/netif.h`): the back end's side of both rings.
+//! Network interfaces (`public/io/netif.h`), both ends. The back end's side of both rings:
 //!
 //! ```text
 //!  sender's pages --grant--> Tx::take --> Frame --> Rx::deliver --grant--> receiver's pages
@@ -12,13 +12,29 @@
 //!
 //! Both see of the front ends what a driver domain would see: rings and [`Grants`].
 //!
+//! The front end's side are [`Sender`] and [`Receiver`]; [`Front`] is the interface that a guest
+//! uses, by way of [`FrontEnd`], and with the feature `smoltcp` a device for that.
+//!
+//! [`FrontEnd`]: crate::xenbus::FrontEnd
 //! [`Grants`]: crate::grants::Grants
 
 mod frame;
+mod front;
+#[cfg(test)]
+mod front_tests;
+pub mod offload;
+mod receiver;
 mod rx;
+mod sender;
+#[cfg(feature = "smoltcp")]
+pub mod stack;
 #[cfg(test)]
 mod tests;
 mod tx;
+
+pub use front::{Front, InterfaceFront, Mac, Pages, parse_mac};
+pub use receiver::{Checksum, Received, Receiver};
+pub use sender::{NotSent, Sender};
 
 pub use frame::{Frame, Gso, HEAD, MAX_FRAME, MIN_FRAME};
 pub use rx::{Offers, Rx, Undelivered};

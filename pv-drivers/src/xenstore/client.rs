@@ -70,6 +70,39 @@ impl Client {
         })
     }
 
+    /// The port of the connection: its event says that there is something to [`Client::poll`].
+    #[must_use]
+    pub const fn port(&self) -> EvtchnPort {
+        self.port
+    }
+
+    /// Takes the events that have come, for [`Client::event`]. Does not wait for any.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`].
+    pub fn poll(&mut self) -> Result<(), ClientError> {
+        let mut took = false;
+        while self
+            .front
+            .waiting(&self.page)
+            .map_err(|_| ClientError::Broken)?
+            != 0
+        {
+            let mut header = MsgHeader::new_zeroed();
+            self.receive(header.as_mut_bytes())?;
+            if header.kind != kind::WATCH_EVENT || header.len > PAYLOAD_MAX {
+                return Err(ClientError::Broken);
+            }
+            self.keep_event(header.len as usize)?;
+            took = true;
+        }
+        if took {
+            // The store may have waited for room.
+            self.notify();
+        }
+        Ok(())
+    }
+
     /// The next event, if one came.
     pub fn event(&mut self) -> Option<Event> {
         self.events.pop_front()

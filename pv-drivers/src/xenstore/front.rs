@@ -30,6 +30,14 @@ impl Front {
         self.requests.push(page, bytes)
     }
 
+    /// Bytes that wait.
+    ///
+    /// # Errors
+    /// [`Broken`] when the store's index makes no sense.
+    pub fn waiting(&self, page: &SharedPage) -> Result<usize, Broken> {
+        self.replies.waiting(page)
+    }
+
     /// Takes as many bytes as wait and `out` holds. A notification is due when it is not 0 and
     /// the store may have waited for room.
     ///

@@ -6,6 +6,7 @@
 mod back;
 mod client;
 mod front;
+mod nodes;
 
 use abi::xs_wire::{REQ, REQ_CONS, REQ_PROD, RING_SIZE, RSP, RSP_CONS, RSP_PROD};
 
@@ -14,6 +15,8 @@ use crate::byte_ring::Layout;
 pub use back::{Back, Fault};
 pub use client::{Client, ClientError, Event};
 pub use front::Front;
+pub use nodes::Text;
+pub(crate) use nodes::text;
 
 /// The ring to the store.
 const REQUESTS: Layout = Layout {

@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
 use abi::{Gfn, PAGE_SIZE};
+use pv_drivers::guest::page::OwnPage;
 use pv_drivers::shared_page::SharedPage;
 
 /// First address that is not mapped.
@@ -35,6 +36,12 @@ impl Page {
     #[must_use]
     pub fn gfn(&'static self) -> Gfn {
         Gfn::new(self.address() >> abi::PAGE_SHIFT)
+    }
+
+    /// The page as front ends want it.
+    #[must_use]
+    pub fn own(&'static self) -> OwnPage {
+        OwnPage::new(self.view(), self.gfn())
     }
 
     /// A view of it.

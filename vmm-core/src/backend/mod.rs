@@ -34,7 +34,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use abi::DomId;
 use abi::xenbus::XenbusState;
 use pv_drivers::ring::Broken;
-use pv_drivers::xenbus::{Step, step};
+use pv_drivers::xenbus::back::{Step, step};
 use spin::Mutex;
 use system::{Archive, ArchiveError, DomainConfig};
 use xenstore::Control;

@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "guests",
         tier: Tier::Bochs,
-        about: "twenty-two micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
+        about: "twenty-three micro-guests at once on one CPU: CPUID, MSRs, I/O, hypercalls, events, ...",
         limit: Duration::from_secs(180),
         run: together,
     },
@@ -233,6 +233,12 @@ fn together(case: &Case<'_>) -> Result<()> {
             keys: "[[domain.vif]]\nnetwork = \"lan\"\n[[domain.vif]]\nnetwork = \"lan\"\n\
                    [[network]]\nname = \"lan\"\n",
             ..Guest::new("vif")
+        },
+        Guest {
+            keys: "[[domain.disk]]\nname = \"xvda\"\nsize = \"2M\"\n\
+                   [[domain.vif]]\nnetwork = \"own\"\n[[domain.vif]]\nnetwork = \"own\"\n\
+                   [[network]]\nname = \"own\"\n",
+            ..Guest::new("front_ends")
         },
         Guest::new("exceptions"),
         Guest::new("debug"),

@@ -1,6 +1,4 @@
-//! How the two ends of a device come together and part (`public/io/xenbus.h`).
-//!
-//! Each end has a directory in the xenstore and says its state there. A back end's way:
+//! The back end's way.
 //!
 //! ```text
 //!            front: Initialising            front: Initialised, Connected
