@@ -4,10 +4,10 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use abi::console::{OUT, OUT_CONS, OUT_PROD, OUT_SIZE};
 use abi::hvm::param;
 use abi::{EvtchnPort, Gfn};
 use heapless::String;
+use pv_drivers::console::Front;
 use pv_drivers::guest::{event_channel, hvm, sched};
 use pv_drivers::shared_page::SharedPage;
 
@@ -90,21 +90,21 @@ fn write(bytes: &[u8]) {
 }
 
 /// Writes all of `bytes` to the ring, waiting while it is full.
-fn write_ring(ring: SharedPage, bytes: &[u8]) {
+fn write_ring(ring: SharedPage, mut bytes: &[u8]) {
     let port = EvtchnPort(PORT.load(Ordering::Relaxed));
-    let mut produced = ring.u32(OUT_PROD).load(Ordering::Relaxed);
-    for byte in bytes {
-        while produced.wrapping_sub(ring.u32(OUT_CONS).load(Ordering::Acquire)) >= OUT_SIZE {
-            // A refusal cannot be reported anywhere; the ring stays as it is and is tried again.
-            let _ = event_channel::send(port);
+    let mut front = Front::connect(&ring);
+    while !bytes.is_empty() {
+        // What the back end makes no sense of cannot be said anywhere.
+        let Ok(count) = front.write(&ring, bytes) else {
+            return;
+        };
+        bytes = bytes.get(count..).unwrap_or_default();
+        // A refusal cannot be reported anywhere; the ring stays as it is and is tried again.
+        let _ = event_channel::send(port);
+        if count == 0 {
             let _ = sched::yield_now();
         }
-        let index = (produced & (OUT_SIZE - 1)) as usize;
-        ring.u8(OUT + index).store(*byte, Ordering::Relaxed);
-        produced = produced.wrapping_add(1);
-        ring.u32(OUT_PROD).store(produced, Ordering::Release);
     }
-    let _ = event_channel::send(port);
 }
 
 /// Waits until everything written has been taken out of the ring.
@@ -114,9 +114,9 @@ pub fn drain() {
         return;
     }
     let ring = memory::view(Gfn::new(frame));
+    let front = Front::connect(&ring);
     for _ in 0..10_000 {
-        let produced = ring.u32(OUT_PROD).load(Ordering::Relaxed);
-        if ring.u32(OUT_CONS).load(Ordering::Acquire) == produced {
+        if front.unsent(&ring) == Ok(0) {
             return;
         }
         let _ = sched::yield_now();

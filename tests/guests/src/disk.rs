@@ -1,19 +1,18 @@
 //! A front end for one disk, as bare as tests want it: one page of ring, one request at a time.
 
-use core::fmt::Write as _;
-use core::ops::Deref;
+use core::fmt::Display;
 
 use abi::blkif::{MAX_SEGMENTS, Request, Response, Segment};
 use abi::grant_table::RESERVED_ENTRIES;
 use abi::xenbus::XenbusState;
-use abi::xs_wire::kind;
 use abi::{DomId, EvtchnPort, Gfn, GrantRef};
-use heapless::String;
 use pv_drivers::guest::event_channel;
 use pv_drivers::guest::gnttab::Access;
+use pv_drivers::guest::page::OwnPage;
 use pv_drivers::ring::{Front, Memory};
 use pv_drivers::shared_page::SharedPage;
-use pv_drivers::xenstore::{Client, ClientError};
+use pv_drivers::xenbus::Device;
+use pv_drivers::xenstore::{Client, ClientError, Text};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::grants::{self, Table};
@@ -25,32 +24,14 @@ pub const PAGES: usize = 4;
 static RING: Page = Page::new();
 static DATA: [Page; PAGES] = [const { Page::new() }; PAGES];
 
-/// What a path or value fits into.
-pub type Text = String<128>;
-
-/// The ring's page.
-#[derive(Debug)]
-struct RingPage(SharedPage);
-
-impl Deref for RingPage {
-    type Target = SharedPage;
-
-    fn deref(&self) -> &SharedPage {
-        &self.0
-    }
-}
-
 /// The front end.
 #[derive(Debug)]
 pub struct Disk {
     store: Client,
     /// This domain's grants.
     pub table: Table,
-    /// The device's directory, relative to the domain's.
-    home: Text,
-    /// The back end's.
-    back: Text,
-    front: Option<Front<RingPage>>,
+    device: Device,
+    front: Option<Front<OwnPage>>,
     /// The ring's grant.
     pub ring_gref: GrantRef,
     /// The grants of the pages of data.
@@ -65,9 +46,7 @@ impl Disk {
     pub fn find(number: u32) -> Option<Self> {
         let mut table = grants::table().ok()?;
         let mut store = Client::connect(memory::view(Client::frame()?)).ok()?;
-        let mut home = Text::new();
-        write!(home, "device/vbd/{number}").ok()?;
-        let back = ask(&mut store, kind::READ, &[home.as_bytes(), b"/backend\0"]).ok()?;
+        let device = Device::find(&mut store, "vbd", number).ok()?;
         let mut grant =
             |page: &'static Page| table.grant(DomId::CONTROL, page.gfn(), Access::Write);
         let ring_gref = grant(&RING)?;
@@ -78,8 +57,7 @@ impl Disk {
         Some(Self {
             store,
             table,
-            home,
-            back,
+            device,
             front: None,
             ring_gref,
             grefs,
@@ -110,35 +88,25 @@ impl Disk {
     /// # Errors
     /// The store's.
     pub fn back(&mut self, key: &str) -> Result<Text, ClientError> {
-        let path = [self.back.as_bytes(), b"/", key.as_bytes(), b"\0"];
-        ask(&mut self.store, kind::READ, &path)
+        self.device.back(&mut self.store, key)
     }
 
     /// The back end's state.
     pub fn state(&mut self) -> XenbusState {
-        let state = self.back("state").unwrap_or_default();
-        XenbusState::parse(state.as_bytes())
+        self.device.back_state(&mut self.store)
     }
 
     /// Writes a key of its own.
     ///
     /// # Errors
     /// The store's.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ClientError> {
-        let path = [
-            self.home.as_bytes(),
-            b"/",
-            key.as_bytes(),
-            b"\0",
-            value.as_bytes(),
-        ];
-        ask(&mut self.store, kind::WRITE, &path).map(drop)
+    pub fn set(&mut self, key: &str, value: impl Display) -> Result<(), ClientError> {
+        self.device.set(&mut self.store, key, value)
     }
 
     /// Removes a key of its own.
     pub fn unset(&mut self, key: &str) {
-        let path = [self.home.as_bytes(), b"/", key.as_bytes(), b"\0"];
-        let _ = ask(&mut self.store, kind::RM, &path);
+        let _ = self.device.unset(&mut self.store, key);
     }
 
     /// Says its state, and returns the back end's, which answers at once or never.
@@ -150,24 +118,13 @@ impl Disk {
 
     /// Begins with an empty ring and a new port, and tells of both. Returns the back end's state.
     pub fn connect(&mut self) -> XenbusState {
-        let memory = Memory::new([RingPage(RING.view())], size_of::<Request>());
+        let memory = Memory::new([RING.own()], size_of::<Request>());
         self.front = memory.map(Front::new);
         self.port = event_channel::alloc_unbound(DomId::CONTROL).unwrap_or_default();
-        let _ = self.set_number("ring-ref", self.ring_gref.0);
-        let _ = self.set_number("event-channel", self.port.0);
+        let _ = self.set("ring-ref", self.ring_gref);
+        let _ = self.set("event-channel", self.port);
         let _ = self.set("protocol", "x86_64-abi");
         self.say(XenbusState::Initialised)
-    }
-
-    /// Writes a number as a key of its own.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn set_number(&mut self, key: &str, value: u32) -> Result<(), ClientError> {
-        let mut text = Text::new();
-        // Ten digits fit.
-        let _ = write!(text, "{value}");
-        self.set(key, &text)
     }
 
     /// Says goodbye and gets ready for another start. Returns the back end's state.
@@ -238,14 +195,4 @@ pub fn segment(gref: GrantRef, first: u8, last: u8) -> Segment {
     segment.first_sect = first;
     segment.last_sect = last;
     segment
-}
-
-fn ask(store: &mut Client, kind: u32, words: &[&[u8]]) -> Result<Text, ClientError> {
-    let mut answer = [0; 128];
-    let len = store.ask(kind, 0, words, &mut answer)?;
-    let mut text = Text::new();
-    for byte in answer.iter().take(len) {
-        let _ = text.push(char::from(*byte));
-    }
-    Ok(text)
 }

@@ -14,8 +14,10 @@ use core::sync::atomic::Ordering::SeqCst;
 use guests::disk::{Disk, request, segment};
 use guests::report::Report;
 use guests::{check, check_eq, grants, mailbox, runtime};
+use heapless::format;
 use pv_drivers::guest::event_channel;
 use pv_drivers::guest::gnttab::Access;
+use pv_drivers::xenstore::Text;
 
 guests::main!(run);
 
@@ -285,8 +287,8 @@ fn mad_index(t: &mut Report, disk: &mut Disk) {
 fn mad_keys(t: &mut Report, disk: &mut Disk) {
     let page = disk.grefs[0];
     let readonly = disk.table.grant(DomId::CONTROL, disk.gfn(1), Access::Read);
-    let mut number = guests::disk::Text::new();
-    let _ = core::fmt::write(&mut number, format_args!("{}", readonly.unwrap_or(page).0));
+    let readonly = readonly.unwrap_or(page);
+    let number: Text = format!("{readonly}").unwrap_or_default();
     for (key, value) in [
         ("ring-ref", ""),
         ("ring-ref", "x"),
@@ -306,8 +308,8 @@ fn mad_keys(t: &mut Report, disk: &mut Disk) {
     ] {
         // All of it good, and then one key spoilt.
         disk.port = event_channel::alloc_unbound(DomId::CONTROL).unwrap_or_default();
-        let _ = disk.set_number("ring-ref", disk.ring_gref.0);
-        let _ = disk.set_number("event-channel", disk.port.0);
+        let _ = disk.set("ring-ref", disk.ring_gref);
+        let _ = disk.set("event-channel", disk.port);
         let _ = disk.set("protocol", "x86_64-abi");
         check_eq!(t, disk.set(key, value), Ok(()), "setting {key}");
         let state = disk.say(XenbusState::Initialised);

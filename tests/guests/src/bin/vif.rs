@@ -5,18 +5,19 @@
 
 use abi::netif::{RxRequest, RxResponse, TxRequest, TxResponse, status, tx_flags};
 use abi::xenbus::XenbusState;
-use abi::xs_wire::kind;
 use abi::{DomId, EvtchnPort, GrantRef, PAGE_SIZE};
+use core::fmt::Display;
 use core::sync::atomic::Ordering::Relaxed;
 use guests::grants::{self, Table};
 use guests::memory::{self, Page};
 use guests::report::Report;
 use guests::{check, check_eq};
-use heapless::{String, format};
 use pv_drivers::guest::event_channel;
 use pv_drivers::guest::gnttab::Access;
+use pv_drivers::net::{Mac, parse_mac};
 use pv_drivers::ring::{Front, Memory};
 use pv_drivers::shared_page::SharedPage;
+use pv_drivers::xenbus::Device;
 use pv_drivers::xenstore::Client;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -31,12 +32,10 @@ const NOTHING: u32 = 500;
 /// How often a front end connects and goes.
 const CYCLES: u32 = 200;
 
-type Text = String<128>;
-type Mac = [u8; 6];
-
 struct Guest {
     store: Client,
     table: Table,
+    devices: [Device; 2],
     /// References of [`PAGES`], for reading and for writing.
     pages: [u32; PAGES.len()],
 }
@@ -53,8 +52,13 @@ struct Interface<'a> {
 
 fn run(t: &mut Report) {
     let store = Client::frame().and_then(|frame| Client::connect(memory::view(frame)).ok());
-    let (Some(store), Ok(mut table)) = (store, grants::table()) else {
+    let (Some(mut store), Ok(mut table)) = (store, grants::table()) else {
         check!(t, false, "a store and a grant table");
+        return;
+    };
+    let devices = [0, 1].map(|number| Device::find(&mut store, "vif", number));
+    let [Ok(one), Ok(two)] = devices else {
+        check!(t, false, "two interfaces ({devices:?})");
         return;
     };
     let pages = [0, 1, 2, 3].map(|page: usize| {
@@ -64,6 +68,7 @@ fn run(t: &mut Report) {
     let mut guest = Guest {
         store,
         table,
+        devices: [one, two],
         pages,
     };
     let views = [0, 1, 2, 3].map(|ring: usize| RINGS[ring].view());
@@ -225,39 +230,18 @@ impl Guest {
         }
     }
 
-    fn read(&mut self, path: &str) -> Text {
-        let mut bytes = [0; 128];
-        let words = [path.as_bytes(), &[0]];
-        let len = self.store.ask(kind::READ, 0, &words, &mut bytes);
-        let bytes = bytes.get(..len.unwrap_or(0)).unwrap_or_default();
-        bytes.iter().map(|byte| char::from(*byte)).collect()
-    }
-
-    fn write(&mut self, number: usize, key: &str, value: u32) -> bool {
-        let Ok(path) = format!(128; "device/vif/{number}/{key}\0") else {
-            return false;
-        };
-        let Ok(value) = format!(16; "{value}") else {
-            return false;
-        };
-        let words = [path.as_bytes(), value.as_bytes()];
-        self.store.ask(kind::WRITE, 0, &words, &mut [0; 8]).is_ok()
-    }
-
-    /// A key in the front end's directory.
-    fn key(&mut self, number: usize, key: &str) -> Text {
-        let path: Text = format!("device/vif/{number}/{key}").unwrap_or_default();
-        self.read(&path)
+    fn write(&mut self, number: usize, key: &str, value: impl Display) -> bool {
+        self.devices[number]
+            .set(&mut self.store, key, value)
+            .is_ok()
     }
 
     fn back_state(&mut self, number: usize) -> XenbusState {
-        let back = self.key(number, "backend");
-        let path: Text = format!("{back}/state").unwrap_or_default();
-        XenbusState::parse(self.read(&path).as_bytes())
+        self.devices[number].back_state(&mut self.store)
     }
 
     fn say(&mut self, number: usize, state: XenbusState) -> bool {
-        self.write(number, "state", state as u32)
+        self.devices[number].say(&mut self.store, state).is_ok()
     }
 
     /// Connects an interface, whose back end waits.
@@ -268,7 +252,8 @@ impl Guest {
         tx: &'a SharedPage,
         rx: &'a SharedPage,
     ) -> Option<Interface<'a>> {
-        let mac = parse(&self.key(number, "mac"))?;
+        let mac = self.devices[number].own(&mut self.store, "mac").ok()?;
+        let mac = parse_mac(&mac)?;
         let state = self.back_state(number);
         if state != XenbusState::InitWait {
             check_eq!(t, state, XenbusState::InitWait, "the back end waits");
@@ -288,9 +273,9 @@ impl Guest {
             tx: Front::new(Memory::new([tx], size_of::<TxRequest>())?),
             rx: Front::new(Memory::new([rx], size_of::<RxRequest>())?),
         };
-        let said = self.write(number, "tx-ring-ref", rings[0].0)
-            && self.write(number, "rx-ring-ref", rings[1].0)
-            && self.write(number, "event-channel", port.0)
+        let said = self.write(number, "tx-ring-ref", rings[0])
+            && self.write(number, "rx-ring-ref", rings[1])
+            && self.write(number, "event-channel", port)
             && self.write(number, "request-rx-copy", 1)
             && self.write(number, "feature-sg", 1)
             && self.say(number, XenbusState::Connected);
@@ -360,13 +345,4 @@ impl Interface<'_> {
         let there = self.rx.take(response.as_mut_bytes());
         (there == Ok(true)).then_some(response.status)
     }
-}
-
-fn parse(text: &str) -> Option<Mac> {
-    let mut mac = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut mac {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    Some(mac)
 }
