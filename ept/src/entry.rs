@@ -21,6 +21,9 @@ use bitflags::bitflags;
 use crate::memtype::MemType;
 use crate::walk::PageSize;
 
+/// Where the frame number begins in an entry.
+const FRAME_SHIFT: u32 = 12;
+
 bitfield! {
     /// One entry of any level.
     #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -179,14 +182,17 @@ impl Entry {
         self
     }
 
-    /// One of the 512 leaves of `size` that together map what this larger leaf maps. Accessed
-    /// and dirty flags carry over.
-    #[must_use]
-    pub fn part(self, index: u64, size: PageSize) -> Self {
-        let mut entry = self;
-        entry.set_frame(self.frame() + index * size.frames());
-        entry.set_large(size != PageSize::Size4K);
-        entry
+    /// The 512 leaves of `size` that together map what this larger leaf maps, and what would follow.
+    /// Accessed and dirty flags carry over.
+    #[inline]
+    pub fn parts(self, size: PageSize) -> impl Iterator<Item = Self> {
+        let mut first = self;
+        first.set_large(size != PageSize::Size4K);
+        // The leaf is aligned to its own size, so no sum of its parts carries into other fields.
+        let step = size.frames() << FRAME_SHIFT;
+        core::iter::successors(Some(first), move |entry| {
+            Some(Self(entry.0.wrapping_add(step)))
+        })
     }
 }
 
@@ -206,10 +212,10 @@ mod tests {
     #[test]
     fn parts_cover_the_whole() {
         let whole = Entry::leaf(Mfn::new(0x4_0000), PageSize::Size1G, Attr::ram(3));
-        let part = whole.part(511, PageSize::Size2M);
+        let part = whole.parts(PageSize::Size2M).nth(511).expect("endless");
         assert_eq!(part.mfn(), Mfn::new(0x4_0000 + 511 * 512));
         assert!(part.large());
-        let page = part.part(7, PageSize::Size4K);
+        let page = part.parts(PageSize::Size4K).nth(7).expect("endless");
         assert!(!page.large());
         assert_eq!(page.mfn(), Mfn::new(0x4_0000 + 511 * 512 + 7));
         assert_eq!(page.attr(), Attr::ram(3));

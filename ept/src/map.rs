@@ -622,8 +622,8 @@ impl<M: TableMem> Ept<M> {
             self.add_live(path, 1);
             path.slot().write(&self.mem, Entry::table(table, 0));
         } else {
-            for (index, part) in (0..SLOTS).zip(0..) {
-                Slot { table, index }.write(&self.mem, old.part(part, size));
+            for (index, part) in (0..SLOTS).zip(old.parts(size)) {
+                Slot { table, index }.write(&self.mem, part);
             }
             path.slot()
                 .write(&self.mem, Entry::table(table, SLOTS as u64));

@@ -15,6 +15,7 @@ use crate::domain::{Domain, list};
 use crate::machine;
 use crate::mm::directmap::to_usize;
 use crate::mm::frame::{Census, frames};
+use crate::mm::p2m::PageCounts;
 use crate::percpu;
 use crate::time::Tsc;
 
@@ -270,6 +271,7 @@ pub struct BuildStats {
     scrubbed_before: u64,
     checked: u64,
     populated: u64,
+    pages: PageCounts,
     unpacked: u64,
     copied: u64,
 }
@@ -285,6 +287,7 @@ impl BuildStats {
             scrubbed_before: frames().scrubbed(),
             checked: 0,
             populated: 0,
+            pages: PageCounts::default(),
             unpacked: 0,
             copied: 0,
         }
@@ -302,8 +305,9 @@ impl BuildStats {
         self.checked = self.lap();
     }
 
-    /// The memory is there.
-    pub fn populated(&mut self) {
+    /// The memory is there, in these pages.
+    pub fn populated(&mut self, pages: PageCounts) {
+        self.pages = pages;
         self.populated = self.lap();
     }
 
@@ -323,7 +327,7 @@ impl BuildStats {
         let boot = machine::get().boot.entry_tsc;
         log::info!(
             "boot: dom={name} since_entry={} build={} checksum={} populate={} unpack={} copy={} \
-             rest={rest} copied_bytes={} scrubbed_frames={}",
+             rest={rest} copied_bytes={} scrubbed_frames={} pages_1g={} pages_2m={} pages_4k={}",
             self.last.since(Tsc(boot)),
             self.last.since(self.begun),
             self.checked,
@@ -332,6 +336,9 @@ impl BuildStats {
             self.copied,
             entry.copied,
             frames().scrubbed() - self.scrubbed_before,
+            self.pages.giant,
+            self.pages.large,
+            self.pages.small,
         );
     }
 }

@@ -346,7 +346,7 @@ mod tests {
     use super::{Contents, Extras, MachineSize, iso};
     use ::system::Quotas;
     use ::system::Share;
-    use ::system::config::{Config, DomainConfig, FileId, HostConfig, OnReboot};
+    use ::system::config::{Config, DomainConfig, FileId, HostConfig, MemoryBacking, OnReboot};
     use std::fs;
     use std::path::Path;
 
@@ -378,6 +378,7 @@ mod tests {
             vcpus: 1,
             affinity,
             share: Share::default(),
+            backing: MemoryBacking::OnTouch,
             on_reboot: OnReboot::Restart,
             disks: Vec::new(),
             vifs: Vec::new(),

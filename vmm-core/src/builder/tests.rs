@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use system::Quotas;
 use system::Share;
-use system::config::{Config, FileId, HostConfig, OnReboot};
+use system::config::{Config, FileId, HostConfig, MemoryBacking, OnReboot};
 use system::kernel::compress_lz4;
 use system::synthetic::{Elf, LOAD, bzimage};
 use system::write_archive;
@@ -74,6 +74,7 @@ fn config(memory_pages: u64, initrd: bool) -> Config {
         vcpus: 2,
         affinity: None,
         share: Share::default(),
+        backing: MemoryBacking::OnTouch,
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
         vifs: Vec::new(),

@@ -10,7 +10,7 @@ use abi::grant_table::{RESERVED_CONSOLE, RESERVED_XENSTORE};
 use abi::hvm::param;
 use abi::{DomId, Errno, EvtchnPort, Gfn, Gpa, GrantRef, PAGE_SHIFT, PAGE_SIZE, VcpuId};
 use spin::{Mutex, RwLock};
-use system::{ArchiveError, DomainConfig};
+use system::{ArchiveError, DomainConfig, MemoryBacking};
 use vmx::caps::Features;
 
 use super::{Domain, HvmParams, Life, VcpuRef, Watchdogs, list};
@@ -23,7 +23,7 @@ use crate::grant::{GrantTable, Maptrack};
 use crate::machine::{self, Machine};
 use crate::mm::frame::{Owner, frames};
 use crate::mm::guest_mem::GuestMemory;
-use crate::mm::p2m::{Backing, Limits, P2m, PageCache, PageKind, Perms};
+use crate::mm::p2m::{Backing, Limits, P2m, PageCache, PageCounts, PageKind, Perms};
 use crate::mm::page::PageRef;
 use crate::mm::scratch::Scratch;
 use crate::percpu::{self, MAX_CPUS};
@@ -236,11 +236,16 @@ fn assemble(
     let image = DomainImage::open(&machine.archive, config, give_way)?;
     stats.checked();
     let map = MemoryMap::new(config.memory_pages);
+    let backing = match config.backing {
+        MemoryBacking::OnTouch => Backing::OnTouch,
+        MemoryBacking::AtStart => Backing::Now,
+    };
+    let mut mapped = PageCounts::default();
     for (gfn, pages) in map.ram() {
-        p2m.populate_in_steps(gfn, pages, Backing::OnTouch, give_way)?;
+        mapped += p2m.populate_in_steps(gfn, pages, backing, give_way)?;
     }
     p2m.populate(ACPI_GFN, 1, Backing::Now)?;
-    stats.populated();
+    stats.populated(mapped);
     let entry = {
         let scratch = Scratch::new(image.scratch_size()?, give_way);
         let mut scratch = scratch.ok_or(CreateError::OutOfMemory)?;

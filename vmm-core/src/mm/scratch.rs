@@ -8,9 +8,6 @@ use abi::{Mfn, PAGE_SHIFT};
 use super::directmap;
 use super::frame::{Owner, frames};
 
-/// Frames are freed in blocks of up to 2^this.
-const STEP_ORDER: u8 = 9;
-
 /// A buffer that lives in frames of its own.
 #[derive(Debug)]
 pub struct Scratch {
@@ -29,7 +26,7 @@ impl Scratch {
         }
         let pages = size.div_ceil(1 << PAGE_SHIFT);
         let order = u8::try_from(pages.checked_next_power_of_two()?.trailing_zeros()).ok()?;
-        let mfn = frames().alloc_unscrubbed(order, Owner::Hypervisor)?;
+        let mfn = frames().alloc_unscrubbed(order, Owner::Hypervisor, give_way)?;
         let mut exposed = 0;
         while exposed < 1 << order {
             exposed = frames().expose(mfn, order, exposed);
@@ -61,13 +58,8 @@ impl Scratch {
     }
 
     fn free_in_steps(&mut self, give_way: &mut dyn FnMut()) {
-        let Some((mfn, order)) = self.block.take() else {
-            return;
-        };
-        let step = order.min(STEP_ORDER);
-        for offset in (0..1_u64 << order).step_by(1 << step) {
-            frames().free(Mfn::new(mfn.raw() + offset), step);
-            give_way();
+        if let Some((mfn, order)) = self.block.take() {
+            frames().free_in_steps(mfn, order, give_way);
         }
     }
 }

@@ -13,7 +13,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::{Mutex, MutexGuard, Once};
 use system::synthetic::{Elf, LOAD};
-use system::{Archive, Config, DomainConfig, FileId, GrantLimits, OnReboot, Quotas, Share};
+use system::{
+    Archive, Config, DomainConfig, FileId, GrantLimits, MemoryBacking, OnReboot, Quotas, Share,
+};
 use vmx::caps::{Controls, Features, FixedBits};
 use vmx::cpu::last_branch::Stack;
 use vmx::cpu::speculation::Mitigations;
@@ -183,6 +185,7 @@ fn archive() -> Archive<'static> {
             },
         },
         share: Share::default(),
+        backing: MemoryBacking::OnTouch,
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
         vifs: Vec::new(),

@@ -93,6 +93,16 @@ pub enum OnReboot {
     Stop,
 }
 
+/// When a domain's memory is zeroed and mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum MemoryBacking {
+    /// At the first touch of each page of 2 MiB.
+    #[default]
+    OnTouch,
+    /// Before the domain starts, in the largest pages there are.
+    AtStart,
+}
+
 /// The number of a file in the archive's table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct FileId(pub u32);
@@ -110,6 +120,8 @@ pub struct DomainConfig {
     pub cmdline: String,
     /// RAM at the start, in pages of 4 KiB.
     pub memory_pages: u64,
+    /// When that is zeroed and mapped.
+    pub backing: MemoryBacking,
     /// The number of virtual CPUs.
     pub vcpus: u32,
     /// The physical CPUs that the vCPUs may run on; all of them when absent.
@@ -382,6 +394,7 @@ mod tests {
             initrd: Some(FileId(1)),
             cmdline: "console=hvc0".into(),
             memory_pages: 65536,
+            backing: MemoryBacking::OnTouch,
             vcpus: 2,
             affinity: Some(vec![0, 1]),
             quotas: Quotas::usual(2, 65536),

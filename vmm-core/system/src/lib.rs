@@ -28,7 +28,9 @@ pub mod share;
 pub mod synthetic;
 
 pub use archive::{Archive, ArchiveError, File, write_archive};
-pub use config::{Config, ConfigError, DomainConfig, End, FileId, HostConfig, LogLevel, OnReboot};
+pub use config::{
+    Config, ConfigError, DomainConfig, End, FileId, HostConfig, LogLevel, MemoryBacking, OnReboot,
+};
 pub use disk::{DiskConfig, DiskName};
 pub use kernel::{Format, Image, Kernel, KernelError};
 pub use quotas::{GrantLimits, QuotaError, Quotas};

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use ::system::config::{
     self, End, HostConfig, LogLevel, MAX_CMDLINE, MAX_DOMAINS, MAX_MEMORY_PAGES, MAX_NAME,
-    MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, OnReboot,
+    MAX_PCPUS, MAX_VCPUS, MIN_MEMORY_PAGES, MemoryBacking, OnReboot,
 };
 use ::system::network::{NetworkConfig, VifConfig};
 use ::system::quotas::{
@@ -40,6 +40,7 @@ pub(super) struct Domain {
     pub(super) affinity: Option<Vec<u32>>,
     pub(super) quotas: Quotas,
     pub(super) share: Share,
+    pub(super) backing: MemoryBacking,
     pub(super) on_reboot: OnReboot,
     /// Whether a kernel in a slow compression is packed anew.
     pub(super) repack: bool,
@@ -140,6 +141,14 @@ fn read_mask(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Vec<String> 
     mask.into_iter().map(|name| name.value).collect()
 }
 
+/// When memory is zeroed.
+const BACKINGS: [(&str, MemoryBacking); 2] = [
+    ("on-touch", MemoryBacking::OnTouch),
+    ("at-start", MemoryBacking::AtStart),
+];
+/// What follows a reboot.
+const REBOOTS: [(&str, OnReboot); 2] = [("restart", OnReboot::Restart), ("stop", OnReboot::Stop)];
+
 fn read_domain(
     mut table: Table<'_>,
     names: &mut Vec<String>,
@@ -152,13 +161,13 @@ fn read_domain(
     let initrd = table.text("initrd", r#"initrd = "initrd.img""#, problems);
     let cmdline = table.text("cmdline", r#"cmdline = "console=hvc0""#, problems);
     let max_memory = table.text("max_memory", r#"max_memory = "512M""#, problems);
+    let backing = table.choice("backing", &BACKINGS, problems);
     let vcpus = table.number("vcpus", "vcpus = 2", problems);
     let event_ports = table.number("event_ports", "event_ports = 1023", problems);
     let table_frames = table.number("page_table_frames", "page_table_frames = 768", problems);
     let affinity = table.numbers("affinity", "affinity = [0, 1]", problems);
     let share = read_share(&mut table, problems);
-    let reboots = [("restart", OnReboot::Restart), ("stop", OnReboot::Stop)];
-    let on_reboot = table.choice("on_reboot", &reboots, problems);
+    let on_reboot = table.choice("on_reboot", &REBOOTS, problems);
     let grants = read_grant_limits(&mut table, problems);
     let repack = table.boolean("repack", "repack = false", problems);
     let disks = read_disks(&mut table, problems);
@@ -209,6 +218,7 @@ fn read_domain(
         quotas: Quotas { grants, ..quotas },
         affinity: affinity.map(|affinity| affinity.value),
         share,
+        backing,
         on_reboot,
         repack: repack.is_none_or(|repack| repack.value),
         disks,

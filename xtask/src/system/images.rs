@@ -107,6 +107,7 @@ impl Images {
             vcpus: domain.vcpus,
             affinity: domain.affinity,
             share: domain.share,
+            backing: domain.backing,
             on_reboot: domain.on_reboot,
             disks,
             vifs: domain.vifs,

@@ -1,7 +1,7 @@
 //! Descriptions in a directory of their own: what is packed, and what each mistake is told.
 
 use super::*;
-use ::system::config::{End, LogLevel, OnReboot};
+use ::system::config::{End, LogLevel, MemoryBacking, OnReboot};
 use ::system::kernel::{Format, Image, compress_lz4};
 use ::system::network::{Action, VifConfig};
 use ::system::synthetic::compressed::GZIP;
@@ -79,6 +79,7 @@ fn a_full_description_is_packed() {
         cmdline = "console=hvc0"
         memory = "1G"
         max_memory = "2G"
+        backing = "at-start"
         vcpus = 2
         event_ports = 4095
         page_table_frames = 3000
@@ -116,6 +117,7 @@ fn a_full_description_is_packed() {
     assert_eq!((quotas.event_ports, quotas.table_frames), (4095, 3000));
     assert_eq!(quotas.max_memory_pages, 1 << 19);
     assert_eq!(debian.affinity.as_deref(), Some([0, 1].as_slice()));
+    assert_eq!(debian.backing, MemoryBacking::AtStart);
     assert_eq!(debian.on_reboot, OnReboot::Stop);
     let limits = quotas.grants;
     assert_eq!((limits.max_version, limits.max_frames), (1, 8));
@@ -124,11 +126,10 @@ fn a_full_description_is_packed() {
         archive.file(debian.initrd.unwrap(), &mut || ()).unwrap(),
         b"070701 cached"
     );
-    assert_eq!(
-        (micro.memory_pages, micro.vcpus, &micro.affinity),
-        (512, 1, &None)
-    );
+    assert_eq!((micro.memory_pages, micro.vcpus), (512, 1));
+    assert_eq!(micro.affinity, None);
     assert_eq!(micro.quotas, Quotas::usual(1, 512));
+    assert_eq!(micro.backing, MemoryBacking::OnTouch);
     assert_eq!(micro.on_reboot, OnReboot::Restart);
     assert_eq!(
         archive.file(micro.kernel, &mut || ()).unwrap(),
@@ -216,7 +217,7 @@ fn slow_compressions_are_packed_anew_unless_told_not_to() {
 }
 
 /// Each row: what is added to a good domain, and the error without its place.
-const MISTAKES: [(&str, &str); 25] = [
+const MISTAKES: [(&str, &str); 26] = [
     (
         "max_grant_frames = 0",
         "5:20: max_grant_frames: it cannot be 0; choose 1 to 1024",
@@ -232,9 +233,9 @@ const MISTAKES: [(&str, &str); 25] = [
     (
         "drive = \"a.img\"",
         "5:1: drive: unknown key; the keys here are name, kernel, memory, initrd, cmdline, \
-         max_memory, vcpus, event_ports, page_table_frames, affinity, weight, warp, warp_limit, \
-         unwarp, on_reboot, max_grant_version, max_grant_frames, max_maptrack_frames, repack, \
-         disk, vif",
+         max_memory, backing, vcpus, event_ports, page_table_frames, affinity, weight, warp, \
+         warp_limit, unwarp, on_reboot, max_grant_version, max_grant_frames, max_maptrack_frames, \
+         repack, disk, vif",
     ),
     (
         "vcpus = \"two\"",
@@ -305,6 +306,10 @@ const MISTAKES: [(&str, &str); 25] = [
     (
         "warp = 5\nunwarp = 7",
         "6:10: unwarp: there is no pause without a limit; add for example `warp_limit = 5000`",
+    ),
+    (
+        "backing = true",
+        "5:11: backing: expected a string, found true; write for example `backing = \"on-touch\"`",
     ),
     (
         "on_reboot = \"explode\"",

@@ -46,6 +46,10 @@ const RECORDS_PER_FRAME: u64 = (PAGE_SIZE / size_of::<u64>()) as u64;
 
 /// Frames that are zeroed in one step: what takes longer gives way between two steps.
 const STEP: u64 = 32;
+/// Records that are looked at or written in one step.
+const RECORDS_STEP: usize = 2048;
+/// log2 of the frames that are freed in one step.
+const FREE_ORDER: u8 = 9;
 
 static FRAMES: Once<FrameTable> = Once::new();
 
@@ -210,36 +214,68 @@ impl FrameTable {
     #[must_use]
     pub(super) fn alloc_zeroed_below(&self, order: u8, owner: Owner, end: Mfn) -> Option<Mfn> {
         let find = |buddy: &mut Buddy| buddy.take_below(self.view(), order, end);
-        let (mfn, traces) = self.take_found(order, owner, |_| Contents::Own, find)?;
-        if traces > Traces::Clean {
-            self.scrub(mfn, 1 << order);
-        }
-        Some(mfn)
+        let claimed = self.claim_found(order, owner, find)?;
+        self.make_own(claimed, order, owner, Traces::Clean)
     }
 
     /// Allocates frames with nothing worse in them than the traces `allowed`.
     fn alloc_without(&self, order: u8, owner: Owner, allowed: Traces) -> Option<Mfn> {
-        let (mfn, traces) = self.take(order, owner, |_| Contents::Own)?;
+        let claimed = self.claim(order, owner)?;
+        self.make_own(claimed, order, owner, allowed)
+    }
+
+    /// Gives a block that was just claimed to its owner, with nothing worse in it than the traces
+    /// `allowed`.
+    #[inline(always)]
+    fn make_own(
+        &self,
+        (index, traces): (Index, Traces),
+        order: u8,
+        owner: Owner,
+        allowed: Traces,
+    ) -> Option<Mfn> {
+        let word = Record::allocated(owner, Contents::Own).pack();
+        for record in self.block(index, order) {
+            record.store(word, Ordering::Relaxed);
+        }
+        let mfn = self.regions.mfn(index)?;
         if traces > allowed {
             self.scrub(mfn, 1 << order);
         }
         Some(mfn)
     }
 
-    /// Allocates `2^order` frames that nobody may look at before [`FrameTable::expose`].
+    /// Allocates `2^order` frames that nobody may look at before [`FrameTable::expose`]. Calls
+    /// `give_way` between steps: a block of 1 GiB has many records.
     #[must_use]
-    pub(super) fn alloc_unscrubbed(&self, order: u8, owner: Owner) -> Option<Mfn> {
-        let contents = |traces| match traces {
+    pub(super) fn alloc_unscrubbed(
+        &self,
+        order: u8,
+        owner: Owner,
+        give_way: &mut dyn FnMut(),
+    ) -> Option<Mfn> {
+        let (index, traces) = self.claim(order, owner)?;
+        let contents = match traces {
             Traces::Clean => Contents::Zero,
             traces if traces <= owner.may_see() => Contents::Own,
             _ => Contents::Unseen,
         };
-        self.take(order, owner, contents).map(|(mfn, _)| mfn)
+        let word = Record::allocated(owner, contents).pack();
+        let mut parts = self.block(index, order).chunks(RECORDS_STEP).peekable();
+        while let Some(records) = parts.next() {
+            for record in records {
+                record.store(word, Ordering::Relaxed);
+            }
+            if parts.peek().is_some() {
+                give_way();
+            }
+        }
+        self.regions.mfn(index)
     }
 
     /// Makes those of `2^order` frames, from the one at `offset` on, that their owner has not seen
-    /// yet fit to be seen: zero if they are not. Stops when it has zeroed 32 of them; returns the
-    /// offset reached, which is the block's size when none is left behind it.
+    /// yet fit to be seen: zero if they are not. Stops when it has zeroed 32 of them or passed 2,048;
+    /// returns the offset reached, which is the block's size when none is left behind it.
     ///
     /// Calls for one frame come one at a time. From the end of one on the owner may write the
     /// frame.
@@ -247,8 +283,9 @@ impl FrameTable {
     /// # Panics
     /// When a frame is not allocated.
     pub(super) fn expose(&self, mfn: Mfn, order: u8, offset: u64) -> u64 {
-        let size = 1 << order;
+        let size = offset.saturating_add(RECORDS_STEP as u64).min(1 << order);
         let records = self.records_of(mfn, order);
+        let records = records.get(..directmap::to_usize(size)).unwrap_or(records);
         let (mut at, mut left) = (offset, STEP);
         while let Some(record) = records.get(directmap::to_usize(at)) {
             let word = record.load(Ordering::Acquire);
@@ -288,25 +325,19 @@ impl FrameTable {
         Contents::of(self.word(mfn).load(Ordering::Acquire)) == Contents::Own
     }
 
-    /// Takes a block off the free lists and gives it to `owner`; tells what is left in it.
-    fn take(
-        &self,
-        order: u8,
-        owner: Owner,
-        contents: impl Fn(Traces) -> Contents,
-    ) -> Option<(Mfn, Traces)> {
-        let find = |buddy: &mut Buddy| buddy.take(self.view(), order);
-        self.take_found(order, owner, contents, find)
+    /// Takes a block off the free lists, in `owner`'s account; tells what is left in it. Its records,
+    /// which nobody looks at meanwhile, are the caller's to write.
+    fn claim(&self, order: u8, owner: Owner) -> Option<(Index, Traces)> {
+        self.claim_found(order, owner, |buddy| buddy.take(self.view(), order))
     }
 
     /// The same with the block that `find` takes.
-    fn take_found(
+    fn claim_found(
         &self,
         order: u8,
         owner: Owner,
-        contents: impl Fn(Traces) -> Contents,
         find: impl FnOnce(&mut Buddy) -> Option<(Index, Traces)>,
-    ) -> Option<(Mfn, Traces)> {
+    ) -> Option<(Index, Traces)> {
         #[cfg(any(test, feature = "testing"))]
         if super::testing::allocation_fails() {
             return None;
@@ -319,18 +350,12 @@ impl FrameTable {
             Some(domain) => Some(self.account(&mut buddy, domain)?),
             None => None,
         };
-        let (index, traces) = find(&mut buddy)?;
+        let block = find(&mut buddy)?;
         buddy.used[owner.kind()] += 1 << order;
         if let Some(account) = account {
             account.add(owner, 1 << order);
         }
-        let word = Record::allocated(owner, contents(traces)).pack();
-        for record in self.block(index, order) {
-            record.store(word, Ordering::Relaxed);
-        }
-        let mfn = self.regions.mfn(index);
-        assert!(mfn.is_some(), "free lists hold frames of the table");
-        mfn.map(|mfn| (mfn, traces))
+        Some(block)
     }
 
     /// A domain's account, which is opened if there is none yet; `None` without memory for it.
@@ -422,6 +447,20 @@ impl FrameTable {
             }
         }
         self.reclaim_run(run);
+    }
+
+    /// The same, which takes long for a large block: calls `give_way` between steps.
+    ///
+    /// # Panics
+    /// As [`FrameTable::free`].
+    pub(super) fn free_in_steps(&self, mfn: Mfn, order: u8, give_way: &mut dyn FnMut()) {
+        let step = order.min(FREE_ORDER);
+        for offset in (0..1_u64 << order).step_by(1 << step) {
+            if offset != 0 {
+                give_way();
+            }
+            self.free(Mfn::new(mfn.raw() + offset), step);
+        }
     }
 
     /// True when all these frames have the same record, and one hold.

@@ -126,7 +126,7 @@ impl Model {
 
     fn alloc(&mut self, table: &FrameTable, order: u8, owner: Owner, lazy: bool) {
         let mfn = if lazy {
-            table.alloc_unscrubbed(order, owner)
+            table.alloc_unscrubbed(order, owner, &mut || ())
         } else {
             table.alloc_zeroed(order, owner)
         };

@@ -19,9 +19,12 @@
 
 mod cache;
 mod flush;
+mod populate;
 mod state;
 mod tables;
 mod walks;
+
+use core::ops::Range;
 
 use abi::{DomId, Errno, Gfn, Hpa, Mfn};
 use ept::{Attr, Entry, Ept, EptError, Leaf, MemType, PageSize};
@@ -30,10 +33,11 @@ use spin::Mutex;
 pub use self::cache::PageCache;
 pub(super) use self::cache::Pages;
 pub use self::flush::Flush;
+pub use self::populate::{Backing, PageCounts};
 use self::state::State;
 use self::tables::Tables;
 pub(super) use self::walks::{Start, Trail};
-use super::frame::{Owner, frames};
+use super::frame::frames;
 use super::page::PageRef;
 
 pub use ept::Perms;
@@ -84,15 +88,6 @@ pub struct Limits {
     pub table_frames: u32,
 }
 
-/// When RAM is scrubbed and made present.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Backing {
-    /// At once, in the largest pages that fit.
-    Now,
-    /// At the first touch of each page, of up to 2 MiB.
-    OnTouch,
-}
-
 /// How an EPT violation turned out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -125,6 +120,8 @@ pub struct P2m {
     /// What [`PageCache`] goes by: renewed whenever a page that was present goes away or loses a
     /// permission.
     state: State,
+    /// Frames of an unmapped page of 1 GiB that [`P2m::release`] has yet to free.
+    parting: Range<u64>,
 }
 
 /// What one call of [`P2m::release`] may cost, in instructions, roughly.
@@ -155,6 +152,7 @@ impl P2m {
             touch: Mutex::new(()),
             pending: None,
             state: State::new(),
+            parting: 0..0,
         })
     }
 
@@ -196,218 +194,6 @@ impl P2m {
     pub fn lookup(&self, gfn: Gfn) -> Option<P2mEntry> {
         let (entry, size) = self.ept.entry(gfn)?;
         Some(describe(entry, size, gfn))
-    }
-
-    /// Backs `count` guest frames from `gfn` with zeroed RAM, in the largest pages that alignment,
-    /// machine and free memory allow. Nothing is changed on error.
-    ///
-    /// # Errors
-    /// [`Errno::Einval`] outside the address space, [`Errno::Eexist`] where something is mapped,
-    /// [`Errno::Enomem`].
-    pub fn populate(&mut self, gfn: Gfn, count: u64, backing: Backing) -> Result<(), Errno> {
-        self.populate_in_steps(gfn, count, backing, &mut || ())
-    }
-
-    /// The same for a domain under construction, which may take long: calls `give_way` between
-    /// steps.
-    ///
-    /// # Errors
-    /// As [`P2m::populate`].
-    pub fn populate_in_steps(
-        &mut self,
-        gfn: Gfn,
-        count: u64,
-        backing: Backing,
-        give_way: &mut dyn FnMut(),
-    ) -> Result<(), Errno> {
-        let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
-        let end = end.ok_or(Errno::Einval)?;
-        if count == 0 {
-            return Ok(());
-        }
-        if self.ept.next(gfn).is_some_and(|leaf| leaf.gfn < end) {
-            return Err(Errno::Eexist);
-        }
-        let mut at = gfn;
-        while at < end {
-            match self.populate_page(at, end.raw() - at.raw(), backing) {
-                Ok(frames) => at = Gfn::new(at.raw() + frames),
-                Err(error) => {
-                    self.take_back(gfn, at);
-                    return Err(error);
-                }
-            }
-            give_way();
-        }
-        self.ram += count;
-        self.highest = self.highest.max(Gfn::new(end.raw() - 1));
-        if backing == Backing::Now {
-            self.touch(gfn, end, give_way);
-        }
-        Ok(())
-    }
-
-    /// Backs `2^order` guest frames from `gfn` with one block of zeroed RAM, as a guest asks for it
-    /// (`XENMEM_populate_physmap`). Nothing is changed on error.
-    ///
-    /// # Errors
-    /// As [`P2m::populate`]; [`Errno::Enomem`] also when there is memory but no such block.
-    pub fn populate_extent(&mut self, gfn: Gfn, order: u8, backing: Backing) -> Result<(), Errno> {
-        if order == 0 && backing == Backing::Now {
-            return self.populate_small(gfn);
-        }
-        let count = 1 << order;
-        let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
-        let end = end.ok_or(Errno::Einval)?;
-        if self.ept.next(gfn).is_some_and(|leaf| leaf.gfn < end) {
-            return Err(Errno::Eexist);
-        }
-        let owner = Owner::Domain(self.tables.domain);
-        let mfn = frames().alloc_unscrubbed(order, owner);
-        let mfn = mfn.ok_or(Errno::Enomem)?;
-        let large = PageSize::Size2M;
-        let size = if self.limits.large && order >= large.order() && large.base(gfn) == gfn {
-            large
-        } else {
-            PageSize::Size4K
-        };
-        let attr = attr(PageKind::Ram, Perms::empty());
-        let mut at = gfn;
-        while at < end {
-            let room = large.frames() - (at.raw() - large.base(at).raw());
-            let pages = room.min(end.raw() - at.raw());
-            let from = Mfn::new(mfn.raw() + (at.raw() - gfn.raw()));
-            let mapped = if size == large {
-                self.ept.map(at, from, size, attr)
-            } else {
-                self.ept.map_run(at, from, pages, attr)
-            };
-            match mapped {
-                Ok(flush) => self.settle(flush),
-                Err(error) => {
-                    self.take_runs_back(gfn, at, size);
-                    frames().free(mfn, order);
-                    return Err(errno(error));
-                }
-            }
-            at = Gfn::new(at.raw() + pages);
-        }
-        self.ram += count;
-        self.highest = self.highest.max(Gfn::new(end.raw() - 1));
-        if backing == Backing::Now {
-            self.touch(gfn, end, &mut || ());
-        }
-        Ok(())
-    }
-
-    /// Undoes what an extent that did not get through has mapped in pages of `size`. No page of it
-    /// was present; the tables wait for the next invalidation.
-    fn take_runs_back(&mut self, start: Gfn, end: Gfn, size: PageSize) {
-        let large = PageSize::Size2M;
-        let mut at = start;
-        while at < end {
-            let next = Gfn::new(large.base(at).raw() + large.frames());
-            let unmapped = if size == large {
-                self.ept.unmap(at, size, |_| ())
-            } else {
-                self.ept.unmap_run(at, next.raw() - at.raw())
-            };
-            let Ok(flush) = unmapped else {
-                return;
-            };
-            self.defer(Flush::of(flush, self.tables));
-            at = next;
-        }
-    }
-
-    /// The same for one page, present from the start. Mostly nothing is there: to look before the
-    /// page is taken would walk the tables twice.
-    fn populate_small(&mut self, gfn: Gfn) -> Result<(), Errno> {
-        let owner = Owner::Domain(self.tables.domain);
-        let mfn = frames().alloc_zeroed(0, owner).ok_or(Errno::Enomem)?;
-        let attr = attr(PageKind::Ram, Perms::RWX);
-        match self.ept.map(gfn, mfn, PageSize::Size4K, attr) {
-            Ok(flush) => self.settle(flush),
-            Err(error) => {
-                frames().free(mfn, 0);
-                return Err(errno(error));
-            }
-        }
-        self.ram += 1;
-        self.highest = self.highest.max(gfn);
-        Ok(())
-    }
-
-    /// Maps one page of RAM, not present yet; returns its size in frames.
-    fn populate_page(&mut self, gfn: Gfn, room: u64, backing: Backing) -> Result<u64, Errno> {
-        let largest = match backing {
-            Backing::Now if self.limits.giant => PageSize::Size1G,
-            _ if self.limits.large => PageSize::Size2M,
-            _ => PageSize::Size4K,
-        };
-        let mut try_size = Some(largest);
-        while let Some(size) = try_size {
-            try_size = size.smaller();
-            if size.base(gfn) != gfn || size.frames() > room {
-                continue;
-            }
-            let owner = Owner::Domain(self.tables.domain);
-            let Some(mfn) = frames().alloc_unscrubbed(size.order(), owner) else {
-                continue;
-            };
-            let attr = attr(PageKind::Ram, Perms::empty());
-            return match self.ept.map(gfn, mfn, size, attr) {
-                Ok(flush) => {
-                    self.settle(flush);
-                    Ok(size.frames())
-                }
-                Err(error) => {
-                    frames().free(mfn, size.order());
-                    Err(errno(error))
-                }
-            };
-        }
-        Err(Errno::Enomem)
-    }
-
-    /// Ends a mapping where nothing was mapped. All that may wait is an empty table which it
-    /// replaced.
-    fn settle(&mut self, flush: ept::Flush) {
-        if flush.is_needed() {
-            self.defer(Flush::of(flush, self.tables));
-        } else {
-            flush.done(&self.tables);
-        }
-    }
-
-    /// Undoes a populate that did not get through. No page of it was present, so the pages go at
-    /// once; the tables wait for the next invalidation.
-    fn take_back(&mut self, start: Gfn, end: Gfn) {
-        let mut at = start;
-        while let Some(leaf) = self.ept.next(at).filter(|leaf| leaf.gfn < end) {
-            at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
-            let Ok(flush) = self.ept.unmap(leaf.gfn, leaf.size, |_| ()) else {
-                return;
-            };
-            frames().free(leaf.mfn, leaf.size.order());
-            self.defer(Flush::of(flush, self.tables));
-        }
-    }
-
-    /// Makes every page from `start` to before `end` present, up to the first hole. Calls
-    /// `give_way` between steps.
-    pub fn touch(&self, start: Gfn, end: Gfn, give_way: &mut dyn FnMut()) {
-        let mut at = start;
-        while at < end {
-            let mut done = 0;
-            while self.fault(at, Perms::READ, &mut done) == Fault::Unfinished {
-                give_way();
-            }
-            let Some((_, size)) = self.ept.entry(at) else {
-                return;
-            };
-            at = Gfn::new(size.base(at).raw() + size.frames());
-        }
     }
 
     /// A duty with nothing to do yet, to merge those of several changes into.
@@ -500,8 +286,8 @@ impl P2m {
         Ok(at.raw() - gfn.raw())
     }
 
-    /// Unmaps the page of RAM or the shared page at `at`, whole if it ends before `end`; tells how
-    /// much that is.
+    /// Unmaps the page of RAM or the shared page at `at`, or a part of it that ends before `end`, of up
+    /// to 2 MiB; tells how much that is.
     #[inline]
     fn remove_some(&mut self, at: Gfn, end: Gfn, flush: &mut Flush) -> Result<PageSize, Errno> {
         flush.make_room()?;
@@ -515,8 +301,14 @@ impl P2m {
         if kind(entry) == PageKind::Foreign {
             return Err(Errno::Eperm);
         }
-        let whole = size.base(at) == at && size.frames() <= end.raw() - at.raw();
-        let size = if whole { size } else { PageSize::Size4K };
+        // Of 1 GiB not more at a time: to free all of it takes too long.
+        let large = PageSize::Size2M;
+        let fits = large.base(at) == at && large.frames() <= end.raw() - at.raw();
+        let size = if fits {
+            size.min(large)
+        } else {
+            PageSize::Size4K
+        };
         self.unmap(at, size, flush)?;
         Ok(size)
     }
@@ -674,6 +466,7 @@ impl P2m {
             return Fault::Hole;
         };
         if !entry.is_present() {
+            debug_assert!(size <= PageSize::Size2M, "larger ones come present");
             let expose = |from| frames().expose(entry.mfn(), size.order(), from);
             let before = core::mem::replace(done, expose(*done));
             if before != 0 && *done >= size.frames() {
@@ -729,6 +522,11 @@ impl P2m {
         self.state.lose_all();
         let mut budget = RELEASE_BUDGET;
         while budget != 0 {
+            if !self.parting.is_empty() {
+                self.part();
+                budget = 0;
+                continue;
+            }
             let Some(leaf) = self.ept.next(*from) else {
                 return true;
             };
@@ -738,17 +536,31 @@ impl P2m {
                 return true;
             };
             flush.done(&self.tables);
-            frames().free(leaf.mfn, leaf.size.order());
+            if leaf.size == PageSize::Size1G {
+                self.parting = leaf.mfn.raw()..leaf.mfn.raw() + leaf.size.frames();
+            } else {
+                frames().free(leaf.mfn, leaf.size.order());
+            }
             // Not from the beginning again: that would pass every slot emptied so far.
             *from = leaf.gfn;
         }
         false
+    }
+
+    /// Frees 2 MiB of an unmapped page of 1 GiB.
+    fn part(&mut self) {
+        let large = PageSize::Size2M;
+        frames().free(Mfn::new(self.parting.start), large.order());
+        self.parting.start += large.frames();
     }
 }
 
 impl Drop for P2m {
     /// Lets go of every page; the tables follow. No pCPU may use them any more.
     fn drop(&mut self) {
+        while !self.parting.is_empty() {
+            self.part();
+        }
         if let Some(pending) = self.pending.take() {
             pending.done();
         }

@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use super::*;
+use crate::mm::frame::Owner;
 use crate::mm::testing;
 
 const LIMITS: Limits = Limits {
@@ -182,28 +183,120 @@ fn what_was_remembered_of_an_earlier_state_is_not_used() {
     );
 }
 
+/// The arena has one block of 1 GiB: who uses it holds this.
+static GIANT: Mutex<()> = Mutex::new(());
+
+const fn counts(giant: u64, large: u64, small: u64) -> PageCounts {
+    PageCounts {
+        giant,
+        large,
+        small,
+    }
+}
+
 #[test]
 fn best_page_sizes_are_used() {
+    let _giant = GIANT.lock();
     let (mut p2m, domain) = p2m();
     let giant = PageSize::Size1G.frames();
-    let mut place = |gfn, room, backing| p2m.populate_page(Gfn::new(gfn), room, backing);
-    assert_eq!(place(giant, giant, Backing::Now), Ok(giant));
-    assert_eq!(place(3 * giant, giant, Backing::OnTouch), Ok(512));
-    assert_eq!(place(4 * giant + 512, giant, Backing::Now), Ok(512));
-    assert_eq!(place(5 * giant, 511, Backing::Now), Ok(1));
-    assert_eq!(place(5 * giant + 1, giant, Backing::Now), Ok(1));
+    let on_touch = |p2m: &mut P2m, gfn, count| {
+        p2m.populate_in_steps(Gfn::new(gfn), count, Backing::OnTouch, &mut || ())
+    };
+    assert_eq!(on_touch(&mut p2m, 3 * giant, 1025), Ok(counts(0, 2, 1)));
+    assert_eq!(
+        on_touch(&mut p2m, 4 * giant + 511, 514),
+        Ok(counts(0, 1, 2))
+    );
+    assert_eq!(on_touch(&mut p2m, 5 * giant, 511), Ok(counts(0, 0, 511)));
     drop(p2m);
     nothing_left(domain);
 
-    let small = Limits {
+    let no_large = Limits {
         large: false,
         giant: false,
         ..LIMITS
     };
-    let mut p2m = P2m::new(domain, small).expect("a root");
-    assert_eq!(p2m.populate_page(Gfn::new(0), 512, Backing::Now), Ok(1));
+    let mut p2m = P2m::new(domain, no_large).expect("a root");
+    assert_eq!(on_touch(&mut p2m, 0, 512), Ok(counts(0, 0, 512)));
     drop(p2m);
     nothing_left(domain);
+}
+
+#[test]
+fn ram_from_the_start_is_one_giant_page_until_a_part_of_it_changes() {
+    let _giant = GIANT.lock();
+    let (mut p2m, domain) = p2m();
+    let giant = PageSize::Size1G.frames();
+    // 2 MiB and a page below the first border, and more above than there is a second block for.
+    let (start, count) = (Gfn::new(giant - 513), 513 + giant + 512 + 7);
+    let mut steps = 0;
+    let placed = p2m.populate_in_steps(start, count, Backing::Now, &mut || steps += 1);
+    assert_eq!(placed, Ok(counts(1, 2, 8)));
+    // A step writes 2,048 records or zeroes 32 frames.
+    assert!(steps > count / 2048 + count / 32, "{steps} steps");
+    assert_eq!(p2m.ram_pages(), count);
+    assert_eq!(ram(domain), count);
+    let size = |p2m: &P2m, gfn| p2m.ept.entry(Gfn::new(gfn)).expect("mapped").1;
+    assert_eq!(size(&p2m, giant + 4321), PageSize::Size1G);
+    for gfn in [start.raw(), giant, 2 * giant - 1, 2 * giant + 518].map(Gfn::new) {
+        assert_eq!(fault(&p2m, gfn, Perms::RWX), Fault::Resolved);
+        let page = p2m.pin(gfn).expect("RAM");
+        assert_eq!(page.u32(8).load(Ordering::Relaxed), 0, "{gfn:?}");
+        page.u32(8).store(7, Ordering::Relaxed);
+    }
+
+    // One page goes, another's page comes where it was: the rest stays what it was.
+    let hole = Gfn::new(giant + 4321);
+    serve(p2m.remove(hole).expect("RAM"), true);
+    assert_eq!(size(&p2m, giant + 4322), PageSize::Size4K);
+    assert_eq!(size(&p2m, giant), PageSize::Size2M);
+    assert_eq!((p2m.lookup(hole), ram(domain)), (None, count - 1));
+    let mut flush = p2m.batch();
+    let foreign = testing::page(Owner::Hypervisor);
+    p2m.insert_foreign(hole, foreign, Perms::RW, &mut flush)
+        .expect("room");
+    p2m.remove_foreign(hole, &mut flush).expect("mapped");
+    serve(flush, true);
+    for gfn in [giant, 2 * giant - 1].map(Gfn::new) {
+        let page = p2m.pin(gfn).expect("RAM");
+        assert_eq!(page.u32(8).load(Ordering::Relaxed), 7);
+    }
+    drop(p2m);
+    nothing_left(domain);
+}
+
+#[test]
+fn a_giant_page_goes_in_steps() {
+    let _giant = GIANT.lock();
+    let giant = PageSize::Size1G.frames();
+    let (mut p2m, domain) = p2m();
+    let mapped = p2m.place(Gfn::new(giant), PageSize::Size1G, &mut || ());
+    assert_eq!(mapped, Ok(true));
+    p2m.ram = giant;
+
+    // By a guest's own hand: not more than 2 MiB at once, until the budget is used up.
+    let (mut budget, mut flush) = (20_000, p2m.batch());
+    let gone = p2m.remove_extent(Gfn::new(giant), giant, &mut budget, &mut flush);
+    assert_eq!((gone, budget), (Ok(1024), 0));
+    serve(flush, false);
+    assert_eq!(ram(domain), giant - 1024);
+    drop(p2m);
+    nothing_left(domain);
+
+    // At the end of the domain, whole or cut short.
+    for steps in [512, 3] {
+        let mut p2m = P2m::new(domain, LIMITS).expect("a root");
+        let mapped = p2m.place(Gfn::new(giant), PageSize::Size1G, &mut || ());
+        assert_eq!(mapped, Ok(true));
+        let mut from = Gfn::new(0);
+        assert!(!p2m.release(&mut from));
+        for step in 1..=steps {
+            assert_eq!(ram(domain), giant - (step - 1) * 512);
+            let _ = p2m.release(&mut from);
+        }
+        drop(p2m);
+        nothing_left(domain);
+    }
 }
 
 #[test]

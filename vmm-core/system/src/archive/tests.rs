@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Quotas;
-use crate::config::{DomainConfig, HostConfig, OnReboot};
+use crate::config::{DomainConfig, HostConfig, MemoryBacking, OnReboot};
 use crate::share::Share;
 use alloc::string::ToString;
 use alloc::vec;
@@ -29,6 +29,7 @@ fn config() -> Config {
             warp: 10_000,
             ..Share::default()
         },
+        backing: MemoryBacking::OnTouch,
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
         vifs: Vec::new(),

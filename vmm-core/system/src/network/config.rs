@@ -171,7 +171,7 @@ pub(crate) fn mistake(networks: &[NetworkConfig], domains: &[DomainConfig]) -> O
 #[cfg(test)]
 mod tests {
     use super::{NetworkConfig, Rate, VifConfig, mistake};
-    use crate::config::{DomainConfig, FileId, OnReboot};
+    use crate::config::{DomainConfig, FileId, MemoryBacking, OnReboot};
     use crate::network::{MacAddr, Prefix, Rule};
     use crate::quotas::Quotas;
     use crate::share::Share;
@@ -189,6 +189,7 @@ mod tests {
             affinity: None,
             quotas: Quotas::usual(1, 1024),
             share: Share::default(),
+            backing: MemoryBacking::OnTouch,
             on_reboot: OnReboot::Restart,
             disks: Vec::new(),
             vifs,
