@@ -42,16 +42,27 @@ pub struct Queue<P> {
     protocol: Protocol,
     /// Of the request being served.
     segments: Vec<Segment, MAX_INDIRECT_SEGMENTS>,
-    /// A long request that goes on in the next call.
-    discard: Option<Discard>,
+    /// A request that was begun and is not done.
+    current: Option<Current>,
 }
 
-#[derive(Debug)]
-struct Discard {
+/// A request that has been checked, and how far it got: it goes on in the next call when the share
+/// of one ends.
+#[derive(Clone, Copy, Debug)]
+struct Current {
     id: u64,
     operation: u8,
+    /// Where it goes on.
     sector: u64,
-    left: u64,
+    rest: Rest,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    /// To move data: the segments from this one on.
+    Segments(Kind, usize),
+    /// To forget this many sectors.
+    Discard(u64),
 }
 
 impl<P: Deref<Target = SharedPage>> Queue<P> {
@@ -62,7 +73,7 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
             ring: ring::Back::attach(memory),
             protocol,
             segments: Vec::new(),
-            discard: None,
+            current: None,
         })
     }
 
@@ -79,10 +90,9 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         let mut left = share;
         let mut served = Served::default();
         loop {
-            let done = self.go_on(disk, &mut left);
-            while done && left != 0 && self.serve_one(grants, disk, &mut left)? {}
+            while left != 0 && self.serve_one(grants, disk, &mut left)? {}
             served.notify |= self.ring.publish();
-            served.more = self.discard.is_some();
+            served.more = self.current.is_some();
             if left == 0 {
                 served.more |= self.ring.waiting()? != 0;
             }
@@ -97,8 +107,30 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         }
     }
 
-    /// Serves the next request; false when there is none, or it goes on later.
+    /// Goes on with the request that was begun, or with the next one, as far as the share goes; false
+    /// when there is none.
     fn serve_one(
+        &mut self,
+        grants: &impl Grants,
+        disk: &impl Disk,
+        left: &mut usize,
+    ) -> Result<bool, Broken> {
+        let Some(mut current) = self.current.take() else {
+            return self.begin(grants, disk, left);
+        };
+        while *left != 0 {
+            if let Some(answer) = self.step(grants, disk, &mut current, left) {
+                self.respond(current.id, current.operation, answer);
+                return Ok(true);
+            }
+        }
+        self.current = Some(current);
+        Ok(true)
+    }
+
+    /// Takes the next request and checks it: it is refused, or becomes the current one. False when
+    /// there is none.
+    fn begin(
         &mut self,
         grants: &impl Grants,
         disk: &impl Disk,
@@ -114,37 +146,36 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
             operation,
             body,
         } = self.protocol.decode(&entry);
-        let answer = match body {
+        let begun = match body {
             Body::Transfer {
                 kind,
                 sector,
                 segments,
             } => {
-                let result = self
-                    .gather(grants, &entry, segments)
-                    .and_then(|()| self.transfer(grants, disk, kind, sector));
-                *left = left.saturating_sub(self.segments.len().max(1));
-                result.map_or(status::ERROR, |()| status::OKAY)
+                let gathered = self.gather(grants, &entry, segments);
+                let begun = gathered.and_then(|()| self.begin_transfer(disk, kind, sector));
+                begun.map(|rest| (sector, rest)).map_err(|_| status::ERROR)
             }
-            Body::Discard { secure: true, .. } | Body::Unknown => {
-                *left = left.saturating_sub(1);
-                status::EOPNOTSUPP
-            }
+            Body::Discard { secure: true, .. } | Body::Unknown => Err(status::EOPNOTSUPP),
             Body::Discard { sector, count, .. } if is_writable(disk, sector, count) => {
-                self.discard = Some(Discard {
+                Ok((sector, Rest::Discard(count)))
+            }
+            Body::Discard { .. } | Body::Malformed => Err(status::ERROR),
+        };
+        match begun {
+            Ok((sector, rest)) => {
+                self.current = Some(Current {
                     id,
                     operation,
                     sector,
-                    left: count,
+                    rest,
                 });
-                return Ok(self.go_on(disk, left));
             }
-            Body::Discard { .. } | Body::Malformed => {
+            Err(answer) => {
                 *left = left.saturating_sub(1);
-                status::ERROR
+                self.respond(id, operation, answer);
             }
-        };
-        self.respond(id, operation, answer);
+        }
         Ok(true)
     }
 
@@ -153,36 +184,15 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         protocol.respond(id, operation, status, |bytes| ring.respond(bytes));
     }
 
-    /// Goes on with a long request; true when there is none any more.
-    fn go_on(&mut self, disk: &impl Disk, left: &mut usize) -> bool {
-        while let Some(discard) = &mut self.discard {
-            if discard.left == 0 {
-                let (id, operation) = (discard.id, discard.operation);
-                self.discard = None;
-                self.respond(id, operation, status::OKAY);
-                return true;
-            }
-            if *left == 0 {
-                return false;
-            }
-            let done = disk.discard(discard.sector, discard.left).max(1);
-            discard.sector = discard.sector.saturating_add(done);
-            discard.left = discard.left.saturating_sub(done);
-            *left = left.saturating_sub(DISCARD_COST);
-        }
-        true
-    }
-
-    fn transfer(
+    /// Checks a transfer whose segments have been gathered.
+    fn begin_transfer(
         &mut self,
-        grants: &impl Grants,
         disk: &impl Disk,
         kind: Kind,
         sector: u64,
-    ) -> Result<(), IoError> {
+    ) -> Result<Rest, IoError> {
         let sectors = check(&self.segments)?;
-        let writes = kind != Kind::Read;
-        let in_range = if writes && sectors != 0 {
+        let in_range = if kind != Kind::Read && sectors != 0 {
             is_writable(disk, sector, sectors)
         } else {
             is_inside(disk, sector, sectors) || sectors == 0
@@ -194,28 +204,81 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         if matches!(kind, Kind::Barrier | Kind::Flush) {
             disk.flush()?;
         }
-        let mut at = sector;
-        for segment in &self.segments {
-            let sectors = sectors_of(segment);
-            let moved = grants.with_page(GrantRef(segment.gref), !writes, |page| {
-                let piece = Piece {
-                    sector: at,
-                    page,
-                    offset: bytes(segment.first_sect),
-                    len: bytes(sectors),
-                };
-                if writes {
-                    disk.write(piece)
+        Ok(Rest::Segments(kind, 0))
+    }
+
+    /// A step of a request: one segment, or what the disk discards in one go. The answer when that
+    /// was the last one.
+    fn step(
+        &self,
+        grants: &impl Grants,
+        disk: &impl Disk,
+        current: &mut Current,
+        left: &mut usize,
+    ) -> Option<i16> {
+        let result = match current.rest {
+            Rest::Discard(count) => {
+                *left = left.saturating_sub(DISCARD_COST);
+                let done = if count == 0 {
+                    0
                 } else {
-                    disk.read(piece)
-                }
-            });
-            moved.ok_or(IoError)??;
-            at = at.saturating_add(sectors.into());
+                    disk.discard(current.sector, count).max(1)
+                };
+                current.sector = current.sector.saturating_add(done);
+                let count = count.saturating_sub(done);
+                current.rest = Rest::Discard(count);
+                Ok(count == 0)
+            }
+            Rest::Segments(kind, next) => {
+                *left = left.saturating_sub(1);
+                self.move_segment(grants, disk, kind, next, &mut current.sector)
+                    .and_then(|()| {
+                        let next = next.saturating_add(1);
+                        current.rest = Rest::Segments(kind, next);
+                        let is_last = next >= self.segments.len();
+                        if is_last && kind == Kind::Barrier {
+                            disk.flush()?;
+                        }
+                        Ok(is_last)
+                    })
+            }
+        };
+        match result {
+            Ok(false) => None,
+            Ok(true) => Some(status::OKAY),
+            Err(IoError) => Some(status::ERROR),
         }
-        if kind == Kind::Barrier {
-            disk.flush()?;
-        }
+    }
+
+    /// Moves the data of one segment, if there is such, and `at` behind it.
+    fn move_segment(
+        &self,
+        grants: &impl Grants,
+        disk: &impl Disk,
+        kind: Kind,
+        index: usize,
+        at: &mut u64,
+    ) -> Result<(), IoError> {
+        let Some(segment) = self.segments.get(index) else {
+            return Ok(());
+        };
+        let writes = kind != Kind::Read;
+        let sectors = sectors_of(segment);
+        let moved = grants.with_page(GrantRef(segment.gref), !writes, |page| {
+            let piece = Piece {
+                sector: *at,
+                page,
+                offset: bytes(segment.first_sect),
+                len: bytes(sectors),
+            };
+            if writes {
+                disk.write(piece)
+            } else {
+                disk.read(piece)
+            }
+        });
+        moved.ok_or(IoError)??;
+        *at = at.saturating_add(sectors.into());
         Ok(())
     }
 
@@ -252,7 +315,7 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
 }
 
 /// What one step of a discard counts, in segments.
-const DISCARD_COST: usize = 16;
+const DISCARD_COST: usize = 8;
 
 /// The sectors of all segments together, when each of them stays inside its page.
 fn check(segments: &[Segment]) -> Result<u64, IoError> {

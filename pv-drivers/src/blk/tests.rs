@@ -318,6 +318,42 @@ fn a_share_bounds_what_is_done_at_once() {
 }
 
 #[test]
+fn one_request_goes_in_steps_of_its_segments() {
+    let mut bench = Bench::new(false);
+    let disk = bench.disk.bytes.borrow().clone();
+    let segments: Vec<Segment> = (0..5).map(|page| segment(page, 0, 3)).collect();
+    bench.guest.page(5).write(0, segments.as_bytes());
+    let mut indirect = RequestIndirect::new_zeroed();
+    indirect.operation = op::INDIRECT;
+    indirect.indirect_op = op::READ;
+    indirect.nr_segments = 5;
+    indirect.sector_number = 3;
+    indirect.indirect_grefs[0] = 5;
+    assert!(bench.front.push(indirect.as_bytes()));
+    let _ = bench.front.publish();
+    let mut page = [0; 4];
+    for (moved, more) in [(2, true), (4, true), (5, false)] {
+        assert_eq!(bench.serve(2).unwrap().more, more);
+        // What was checked is not looked at again.
+        bench.guest.page(5).write(0, &[0xff; 64]);
+        assert_eq!(bench.response().is_some(), !more);
+        for number in 0..5_usize {
+            let at = 512 * (3 + 4 * number);
+            bench
+                .guest
+                .page(u32::try_from(number).unwrap())
+                .read(0, &mut page);
+            let wanted = if number < moved {
+                &disk[at..at + 4]
+            } else {
+                &[0; 4]
+            };
+            assert_eq!(page, wanted, "segment {number} of {moved}");
+        }
+    }
+}
+
+#[test]
 fn a_front_end_that_claims_too_much_is_given_up() {
     let mut bench = Bench::new(false);
     bench

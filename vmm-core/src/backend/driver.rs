@@ -17,7 +17,7 @@ use super::vif::Vif;
 pub(super) struct Outcome {
     /// The front end's port, when it is to be told.
     pub(super) notify: Option<EvtchnPort>,
-    /// Requests are left, beyond the share of one exit.
+    /// Requests are left, beyond one step.
     pub(super) more: bool,
 }
 
@@ -88,7 +88,7 @@ impl Driver {
         }
     }
 
-    /// Carries out the share of one exit of what waits in a queue.
+    /// Carries out a step of what waits in a queue.
     pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
         match self {
             Self::Vbd(vbd) => vbd.serve(front, queue),

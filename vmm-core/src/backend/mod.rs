@@ -6,8 +6,9 @@
 //! ```text
 //! front end says its state ----> store --> front_changed --> Driver::connect: maps the rings by
 //!   (device/<kind>/<n>)                                      grant, binds the event channels
-//! front end sends its event ---> kick ---> Driver::serve, in that very exit
-//!                                  more than a share: leftovers --> serve_more
+//! front end sends its event ---> kick ---> Driver::serve, a step at a time in that very exit
+//!
+//! what waits when a connection is made: leftovers ---> serve_more
 //! ```
 //!
 //! * [`Device`] is one of them, [`Driver`] what it does.
@@ -47,7 +48,7 @@ use driver::{Driver, Outcome};
 use front::{Front, Refusal};
 use keys::Keys;
 
-/// Set when a front end asked more than its share.
+/// Set when a queue is to be served beside its front end's event.
 static MORE: AtomicBool = AtomicBool::new(false);
 
 /// A device with its back end.
@@ -59,7 +60,7 @@ pub struct Device {
     number: u32,
     driver: Driver,
     link: Mutex<Link>,
-    /// Queues with requests beyond their share.
+    /// Queues that are to be served so.
     more: AtomicU32,
 }
 
@@ -168,14 +169,15 @@ pub fn front_changed(control: &mut Control<'_>, number: u64) {
     }
 }
 
-/// Serves a queue whose event the front end sent.
-pub fn kick(domain: &Arc<Domain>, queue: DeviceQueue) {
-    if let Some(device) = domain.devices.get(queue.device) {
-        device.serve(domain, queue.queue);
-    }
+/// Serves a queue whose event the front end sent: a step, after which the caller looks whether
+/// somebody wants the pCPU. True when there is more.
+#[must_use = "the front end does not send its event again"]
+pub fn kick(domain: &Arc<Domain>, queue: DeviceQueue) -> bool {
+    let device = domain.devices.get(queue.device);
+    device.is_some_and(|device| device.serve(domain, queue.queue))
 }
 
-/// Serves the queues with more requests than their share.
+/// Takes a step for each queue that was left.
 pub fn serve_more() {
     if !MORE.swap(false, Ordering::AcqRel) {
         return;
@@ -257,8 +259,8 @@ impl Device {
         link.say(keys, XenbusState::Closing)
     }
 
-    /// Carries out the share of one exit of what waits in a queue.
-    fn serve(&self, domain: &Arc<Domain>, queue: u16) {
+    /// Carries out a step of what waits in a queue; true when there is more.
+    fn serve(&self, domain: &Arc<Domain>, queue: u16) -> bool {
         let front = Front::new(domain, self.slot);
         match self.driver.serve(front, queue) {
             Ok(Outcome { notify, more }) => {
@@ -270,11 +272,12 @@ impl Device {
                     let wake = domain.evtchn.lock().raise_device(port, queue);
                     domain.wake(wake);
                 }
-                if more {
-                    self.leave(1u32.checked_shl(queue.into()).unwrap_or(0));
-                }
+                more
             }
-            Err(Broken) => self.broken(domain),
+            Err(Broken) => {
+                self.broken(domain);
+                false
+            }
         }
     }
 
@@ -306,8 +309,9 @@ impl Device {
     fn serve_more(&self, domain: &Arc<Domain>) {
         let queues = self.more.swap(0, Ordering::Relaxed);
         for queue in 0..self.driver.queues() {
-            if queues.checked_shr(queue.into()).unwrap_or(0) & 1 != 0 {
-                self.serve(domain, queue);
+            let bit = 1u32.checked_shl(queue.into()).unwrap_or(0);
+            if queues & bit != 0 && self.serve(domain, queue) {
+                self.leave(bit);
             }
         }
     }

@@ -14,17 +14,19 @@ use spin::MutexGuard;
 
 use super::{Args, Ctx, HypercallOutcome, low_half};
 use crate::domain::{Domain, list};
-use crate::evtchn::{Closed, EvtchnTable, Peer, Sent, Service};
+use crate::evtchn::{Closed, DeviceQueue, EvtchnTable, Peer, Sent, Service};
 use crate::{backend, console, store};
 
 /// Ports that a reset closes before it lets other work have a turn.
 const RESET_BATCH: u32 = 64;
+/// Steps that a device's queue is served in one exit at most.
+const SERVE_STEPS: u32 = 64;
 
 #[inline(never)]
-pub(super) fn op(ctx: &Ctx<'_, '_>, args: Args) -> HypercallOutcome {
+pub(super) fn op(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [command, arg, ..] = args;
     match low_half(command) {
-        SEND => send(ctx, arg),
+        SEND => return send(ctx, args),
         UNMASK => unmask(ctx, arg),
         BIND_INTERDOMAIN => bind_interdomain(ctx, arg),
         BIND_VIRQ => bind_virq(ctx, arg),
@@ -54,7 +56,33 @@ fn port_argument(ctx: &Ctx<'_, '_>, arg: u64) -> Result<EvtchnPort, Errno> {
         .map(|argument| EvtchnPort(argument.port))
 }
 
-fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
+fn send(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
+    let [_, arg, ..] = args;
+    match deliver(ctx, arg) {
+        Ok(None) => HypercallOutcome::Done(0),
+        Ok(Some(queue)) => serve(ctx, args, queue),
+        Err(errno) => errno.into(),
+    }
+}
+
+/// Serves a device's queue as long as nobody else wants the pCPU or the vCPU, and not for ever. The
+/// guest repeats its call for the rest.
+#[inline(never)]
+fn serve(ctx: &mut Ctx<'_, '_>, args: Args, queue: DeviceQueue) -> HypercallOutcome {
+    for _ in 0..SERVE_STEPS {
+        if !backend::kick(ctx.domain(), queue) {
+            return HypercallOutcome::Done(0);
+        }
+        if ctx.v.is_wanted_elsewhere() {
+            break;
+        }
+    }
+    HypercallOutcome::Preempted(args)
+}
+
+/// Delivers an event; the queue to serve when it was for a device.
+#[inline(always)]
+fn deliver(ctx: &Ctx<'_, '_>, arg: u64) -> Result<Option<DeviceQueue>, Errno> {
     let port = port_argument(ctx, arg)?;
     let sent = table(ctx).send(port)?;
     match sent {
@@ -71,9 +99,9 @@ fn send(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {
         }
         Sent::Service(Service::Console) => console::serve(ctx.domain()),
         Sent::Service(Service::Store) => store::serve(ctx.domain()),
-        Sent::Device(queue) => backend::kick(ctx.domain(), queue),
+        Sent::Device(queue) => return Ok(Some(queue)),
     }
-    Ok(())
+    Ok(None)
 }
 
 fn unmask(ctx: &Ctx<'_, '_>, arg: u64) -> Result<(), Errno> {

@@ -7,6 +7,8 @@ use crate::mm::page::PageRef;
 
 /// Pages in one leaf: 2 MiB.
 const LEAF: u64 = 512;
+/// Pages that are let go in one step.
+const STEP: u64 = 64;
 
 type Leaf = Box<[Option<PageRef>]>;
 
@@ -55,7 +57,7 @@ impl Overlay {
     }
 
     /// Takes away the pages from `first` up to `end`, but not beyond the end of the first one's
-    /// leaf. Returns where it stopped.
+    /// leaf, and not many at a time. Returns where it stopped.
     pub(super) fn remove(&mut self, first: u64, end: u64) -> u64 {
         let in_use = (self.leaves.len() as u64).saturating_mul(LEAF);
         if first >= in_use {
@@ -66,17 +68,19 @@ impl Overlay {
         let Some((leaf, place)) = place(first) else {
             return end;
         };
-        let Some(slot @ Some(_)) = self.leaves.get_mut(leaf) else {
+        let Some(slot) = self.leaves.get_mut(leaf) else {
             return end;
         };
-        if end.saturating_sub(first) == LEAF {
-            *slot = None;
+        let Some(pages) = slot else {
             return end;
-        }
+        };
+        let end = end.min(first.saturating_add(STEP));
         let count = usize::try_from(end.saturating_sub(first)).unwrap_or(0);
-        let pages = slot.iter_mut().flat_map(|leaf| leaf.iter_mut());
-        for page in pages.skip(place).take(count) {
+        for page in pages.iter_mut().skip(place).take(count) {
             *page = None;
+        }
+        if end == leaf_end && pages.iter().all(Option::is_none) {
+            *slot = None;
         }
         end
     }

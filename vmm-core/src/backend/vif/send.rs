@@ -12,9 +12,9 @@ use crate::backend::driver::Outcome;
 use crate::backend::front::{Front, Mapped, Refusal};
 use crate::network::{Network, Route};
 
-/// Frames, and pages of them for each who hears them, that one front end sends in one go, so that
-/// it holds no pCPU up.
-const SHARE: usize = 256;
+/// Frames, and pages of them for each who hears them, that one front end sends in one step. A frame is
+/// not cut, so those of 64 KiB go one at a time.
+const STEP: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Sender {
@@ -82,7 +82,7 @@ impl Sender {
         Some(channel.place)
     }
 
-    /// Sends the share of one go.
+    /// Sends as much as goes in one step.
     pub(super) fn serve(
         &mut self,
         front: Front<'_>,
@@ -98,7 +98,7 @@ impl Sender {
             filter,
             bucket: &mut self.bucket,
             counters: &mut self.counters,
-            left: SHARE,
+            left: STEP,
         };
         let mut outcome = Outcome::default();
         loop {
@@ -114,19 +114,19 @@ impl Sender {
     }
 }
 
-/// One go of a sender.
+/// One step of a sender.
 struct Turn<'a> {
     front: Front<'a>,
     network: &'a Network,
     filter: &'a Filter,
     bucket: &'a mut Option<Bucket>,
     counters: &'a mut Counters,
-    /// What is left of the share.
+    /// What is left of the step.
     left: usize,
 }
 
 impl Turn<'_> {
-    /// Sends what waits, as far as the share goes; true when nothing is left.
+    /// Sends what waits, as far as the step goes; true when nothing is left.
     fn send_all(&mut self, channel: &mut Channel) -> Result<bool, Broken> {
         while self.left != 0 {
             let status = if let Some(round) = channel.round {
