@@ -28,7 +28,7 @@ pub mod walk;
 
 pub use entry::{Attr, Entry, Perms};
 pub use flush::Flush;
-pub use map::{Ept, EptError};
+pub use map::{Ept, EptError, Gap};
 pub use mem::TableMem;
 pub use memtype::MemType;
 pub use walk::{Leaf, PageSize};

@@ -34,6 +34,15 @@ pub enum EptError {
     Refused,
 }
 
+/// Guest frames that nothing maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The first frame behind those that were looked at.
+    pub end: Gfn,
+    /// The slots read to find that out, 512 at most.
+    pub slots: u64,
+}
+
 /// A domain's extended page tables.
 ///
 /// Dropping the value frees the tables: no CPU may use them any more then.
@@ -165,29 +174,50 @@ impl<M: TableMem> Ept<M> {
         Some((entry, size))
     }
 
-    /// Finds the first leaf that maps `from` or anything above it.
+    /// Finds the first leaf that maps `from` or anything from there to before `end`. Reads no slot of
+    /// what lies beyond.
     #[must_use]
-    pub fn next(&self, from: Gfn) -> Option<Leaf> {
+    pub fn next(&self, from: Gfn, end: Gfn) -> Option<Leaf> {
         let mut gfn = from;
-        while gfn < self.end {
-            let path = self.path(gfn, PageSize::Size4K);
-            let Slot { table, index } = path.slot();
-            let entry = path.slot().read(&self.mem);
-            let slot_size = match path.size() {
-                Some(size) if entry.is_leaf(size) => return Some(leaf(gfn, entry, size)),
-                Some(size) => size.frames(),
-                None => PageSize::Size1G.frames() * SLOTS as u64,
-            };
-            // On to the next slot of this table that is not empty.
-            let holes = (index..SLOTS)
-                .zip(0..)
-                .find(|&(index, _)| !Slot { table, index }.read(&self.mem).is_empty());
-            let skipped = holes.map_or(SLOTS as u64 - index as u64, |(_, skipped)| skipped);
-            // Behind the last slot of all, this ends the search even if it saturates.
-            gfn = Gfn::new(gfn.raw() & !(slot_size - 1))
-                .saturating_add(skipped.saturating_mul(slot_size));
+        while gfn < end {
+            match self.seek(gfn, end) {
+                Ok(leaf) => return Some(leaf),
+                Err(gap) => gfn = gap.end,
+            }
         }
         None
+    }
+
+    /// A step of such a search, which may take long where tables are sparse: the leaf that maps
+    /// `gfn`, or else where to go on, when one table has been looked through.
+    ///
+    /// # Errors
+    /// [`Gap`] when nothing maps `gfn`.
+    pub fn seek(&self, gfn: Gfn, end: Gfn) -> Result<Leaf, Gap> {
+        let end = end.min(self.end);
+        if gfn >= end {
+            return Err(Gap { end, slots: 0 });
+        }
+        let path = self.path(gfn, PageSize::Size4K);
+        let Slot { table, index } = path.slot();
+        let entry = path.slot().read(&self.mem);
+        let slot_size = match path.size() {
+            Some(size) if entry.is_leaf(size) => return Ok(leaf(gfn, entry, size)),
+            Some(size) => size.frames(),
+            None => PageSize::Size1G.frames() * SLOTS as u64,
+        };
+        let start = gfn.raw() & !(slot_size - 1);
+        // On to the next slot of this table that is not empty.
+        let slots = end.raw().saturating_sub(start).div_ceil(slot_size);
+        let skipped = (index..SLOTS)
+            .zip(0..slots)
+            .find(|&(index, _)| !Slot { table, index }.read(&self.mem).is_empty());
+        let skipped = skipped.map_or(slots.min((SLOTS - index) as u64), |(_, skipped)| skipped);
+        Err(Gap {
+            // Behind the last slot of all, this ends the search even if it saturates.
+            end: Gfn::new(start).saturating_add(skipped.saturating_mul(slot_size)),
+            slots: skipped,
+        })
     }
 
     /// Maps a page where nothing is mapped. No page was present, so nothing is to invalidate unless

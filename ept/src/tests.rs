@@ -10,7 +10,7 @@ use abi::{Gfn, Mfn};
 use proptest::prelude::*;
 
 use crate::entry::Entry;
-use crate::{Attr, Ept, EptError, Flush, Leaf, MemType, PageSize, Perms, TableMem};
+use crate::{Attr, Ept, EptError, Flush, Gap, Leaf, MemType, PageSize, Perms, TableMem};
 
 /// Tables in a map of arrays, and a limit on how many there may be.
 #[derive(Debug, Default)]
@@ -317,7 +317,7 @@ fn frames_of(leaves: &[Leaf]) -> Model {
 fn all(ept: &Ept<&Tables>) -> Vec<Leaf> {
     let mut at = Gfn::new(0);
     let mut leaves = Vec::new();
-    while let Some(leaf) = ept.next(at) {
+    while let Some(leaf) = ept.next(at, ept.gfn_end()) {
         at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
         leaves.push(leaf);
     }
@@ -437,7 +437,7 @@ fn only_a_few_tables_stay_empty() {
         (ept.empty_tables(), tables.frames.borrow().len()),
         (4, all - 16)
     );
-    assert_eq!(ept.next(Gfn::new(0)), None);
+    assert_eq!(ept.next(Gfn::new(0), ept.gfn_end()), None);
     // What is mapped in one of them again makes it one like any other.
     let mapped = ept.map(Gfn::new(1), Mfn::new(7), PageSize::Size4K, Attr::ram(1));
     mapped.expect("room").done(&&tables);
@@ -530,4 +530,52 @@ fn a_forgotten_flush_is_caught() {
         .expect("mapped")
         .done(ept.mem());
     drop(ept.unmap(Gfn::new(0), PageSize::Size4K, |_| ()));
+}
+
+#[test]
+fn a_search_reads_one_table_at_a_time_and_nothing_behind_its_end() {
+    let tables = Tables::default();
+    let mut ept = Ept::new(&tables, 48).expect("room");
+    let ends = ept.gfn_end();
+    // The last page of one table, and the first one far behind it.
+    let (near, far) = (Gfn::new(511), Gfn::new((1 << 27) + (300 << 18)));
+    for gfn in [near, far] {
+        let mapped = ept.map(gfn, Mfn::new(7), PageSize::Size4K, Attr::ram(1));
+        mapped.expect("room").done(&&tables);
+    }
+    let gap = |from, end| ept.seek(from, end).expect_err("a hole");
+    assert_eq!(
+        gap(Gfn::new(0), ends),
+        Gap {
+            end: near,
+            slots: 511
+        }
+    );
+    let short = Gfn::new(9);
+    assert_eq!(
+        gap(Gfn::new(2), short),
+        Gap {
+            end: short,
+            slots: 7
+        }
+    );
+    assert_eq!(gap(short, short).slots, 0);
+    // The rest of each table on the way to the other one.
+    let (mut at, mut steps) = (Gfn::new(512), 0);
+    let found = loop {
+        match ept.seek(at, ends) {
+            Ok(leaf) => break leaf,
+            Err(gap) => {
+                assert!(gap.end > at && gap.slots <= 512);
+                at = gap.end;
+                steps += 1;
+            }
+        }
+    };
+    assert_eq!((found.gfn, steps), (far, 3));
+    assert_eq!(ept.next(Gfn::new(512), far), None);
+    assert_eq!(
+        ept.next(Gfn::new(512), Gfn::new(far.raw() + 1)),
+        Some(found)
+    );
 }

@@ -130,6 +130,8 @@ const RELEASE_BUDGET: u64 = 10_000;
 const RELEASE_COST: u64 = 1_600;
 /// What each of its frames costs.
 const FRAME_COST: u64 = 20;
+/// What a slot costs that is empty.
+const SLOT_COST: u64 = 10;
 
 impl P2m {
     /// Makes the empty memory of a domain.
@@ -527,8 +529,14 @@ impl P2m {
                 budget = 0;
                 continue;
             }
-            let Some(leaf) = self.ept.next(*from) else {
-                return true;
+            let leaf = match self.ept.seek(*from, self.gfn_end()) {
+                Ok(leaf) => leaf,
+                Err(gap) if gap.end >= self.gfn_end() => return true,
+                Err(gap) => {
+                    *from = gap.end;
+                    budget = budget.saturating_sub(gap.slots.saturating_mul(SLOT_COST));
+                    continue;
+                }
             };
             budget = budget.saturating_sub(RELEASE_COST + leaf.size.frames() * FRAME_COST);
             // A whole leaf needs no memory to unmap.

@@ -76,7 +76,7 @@ impl P2m {
         if count == 0 {
             return Ok(PageCounts::default());
         }
-        if self.ept.next(gfn).is_some_and(|leaf| leaf.gfn < end) {
+        if self.ept.next(gfn, end).is_some() {
             return Err(Errno::Eexist);
         }
         let mut pages = PageCounts::default();
@@ -184,7 +184,7 @@ impl P2m {
         let count = 1 << order;
         let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
         let end = end.ok_or(Errno::Einval)?;
-        if self.ept.next(gfn).is_some_and(|leaf| leaf.gfn < end) {
+        if self.ept.next(gfn, end).is_some() {
             return Err(Errno::Eexist);
         }
         let owner = Owner::Domain(self.tables.domain);
@@ -277,7 +277,7 @@ impl P2m {
     /// once; the tables wait for the next invalidation.
     fn take_back(&mut self, start: Gfn, end: Gfn, give_way: &mut dyn FnMut()) {
         let mut at = start;
-        while let Some(leaf) = self.ept.next(at).filter(|leaf| leaf.gfn < end) {
+        while let Some(leaf) = self.ept.next(at, end) {
             at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
             let Ok(flush) = self.ept.unmap(leaf.gfn, leaf.size, |_| ()) else {
                 return;
