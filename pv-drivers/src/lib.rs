@@ -6,6 +6,7 @@
 
 pub mod blk;
 pub mod byte_ring;
+pub mod bytes;
 pub mod console;
 pub mod grants;
 pub mod guest;

@@ -1,18 +1,18 @@
 //! A page shared with a peer that may write it at any time.
 //!
 //! [`SharedPage`] is the only way this project touches such memory: every access is an atomic or
-//! a copy made of atomics, so no Rust reference to plain data ever aliases a peer's writes.
+//! a [copy](crate::bytes), so no Rust reference to plain data ever aliases a peer's writes.
 #![expect(
     unsafe_code,
     reason = "shared memory is reached through raw pointers, here only"
 )]
 
-use core::arch::asm;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use abi::PAGE_SIZE;
+
+use crate::bytes::{copy, zero};
 
 /// A view of one 4 KiB page that a peer shares.
 ///
@@ -107,7 +107,7 @@ impl SharedPage {
         SharedByte(NonNull::from(self.u8(offset)))
     }
 
-    /// Copies `len` bytes from another page, each read once, or within this one.
+    /// Copies `len` bytes from another page, or within this one.
     ///
     /// # Panics
     /// When a range leaves its page.
@@ -134,120 +134,28 @@ impl SharedPage {
         unsafe { self.base.add(checked(offset, len)) }
     }
 
-    /// Copies bytes out of the page, each read once.
+    /// Copies bytes out of the page.
     ///
     /// # Panics
     /// When `offset + out.len()` leaves the page.
+    #[inline]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
-        if out.len() >= BULK {
-            let source = self.at(offset, out.len());
-            // SAFETY: `at` checked the range, which is readable by the invariant on `base`; `out`
-            // is Rust memory and so no part of a shared page.
-            unsafe { copy(out.as_mut_ptr(), source.as_ptr(), out.len()) };
-            return;
-        }
-        let (mut at, mut rest) = (checked(offset, out.len()), out);
-        // Entries of rings are aligned, and most of their bytes go in words.
-        if at.is_multiple_of(8) {
-            let words = rest.as_chunks_mut();
-            for word in words.0 {
-                *word = self.u64(at).load(Relaxed).to_ne_bytes();
-                at += 8;
-            }
-            rest = words.1;
-        }
-        if at.is_multiple_of(4) {
-            let words = rest.as_chunks_mut();
-            for word in words.0 {
-                *word = self.u32(at).load(Relaxed).to_ne_bytes();
-                at += 4;
-            }
-            rest = words.1;
-        }
-        for byte in rest {
-            *byte = self.u8(at).load(Relaxed);
-            at += 1;
-        }
+        let source = self.at(offset, out.len());
+        // SAFETY: `at` checked the range, which is readable by the invariant on `base`; `out` is Rust
+        // memory and so no part of a shared page.
+        unsafe { copy(out.as_mut_ptr(), source.as_ptr(), out.len()) };
     }
 
     /// Copies bytes into the page.
     ///
     /// # Panics
     /// When `offset + data.len()` leaves the page.
+    #[inline]
     pub fn write(&self, offset: usize, data: &[u8]) {
-        if data.len() >= BULK {
-            let target = self.at(offset, data.len());
-            // SAFETY: `at` checked the range, which is writable by the invariant on `base`; `data`
-            // is Rust memory and so no part of a shared page.
-            unsafe { copy(target.as_ptr(), data.as_ptr(), data.len()) };
-            return;
-        }
-        let (mut at, mut rest) = (checked(offset, data.len()), data);
-        if at.is_multiple_of(8) {
-            let words = rest.as_chunks();
-            for word in words.0 {
-                self.u64(at).store(u64::from_ne_bytes(*word), Relaxed);
-                at += 8;
-            }
-            rest = words.1;
-        }
-        if at.is_multiple_of(4) {
-            let words = rest.as_chunks();
-            for word in words.0 {
-                self.u32(at).store(u32::from_ne_bytes(*word), Relaxed);
-                at += 4;
-            }
-            rest = words.1;
-        }
-        for byte in rest {
-            self.u8(at).store(*byte, Relaxed);
-            at += 1;
-        }
-    }
-}
-
-/// Copies of so many bytes are cheaper in one instruction than word by word.
-const BULK: usize = 256;
-
-/// Copies `len` bytes of which one side or both may change under our hands.
-///
-/// # Safety
-/// `source` is valid for reads and `target` for writes of `len` bytes; if the ranges overlap,
-/// neither is Rust memory.
-unsafe fn copy(target: *mut u8, source: *const u8, len: usize) {
-    // SAFETY: words and rest together are the bytes of the caller's promise; the direction flag
-    // is clear on entry to an asm block.
-    unsafe {
-        asm!(
-            "rep movsq",
-            "mov ecx, {rest:e}",
-            "rep movsb",
-            rest = in(reg) len & 7,
-            inout("rcx") len >> 3 => _,
-            inout("rdi") target => _,
-            inout("rsi") source => _,
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// Zeroes `len` bytes.
-///
-/// # Safety
-/// `target` is valid for writes of `len` bytes that are no Rust memory.
-unsafe fn zero(target: *mut u8, len: usize) {
-    // SAFETY: as in `copy`.
-    unsafe {
-        asm!(
-            "rep stosq",
-            "mov ecx, {rest:e}",
-            "rep stosb",
-            rest = in(reg) len & 7,
-            in("rax") 0,
-            inout("rcx") len >> 3 => _,
-            inout("rdi") target => _,
-            options(nostack, preserves_flags),
-        );
+        let target = self.at(offset, data.len());
+        // SAFETY: `at` checked the range, which is writable by the invariant on `base`; `data` is
+        // Rust memory and so no part of a shared page.
+        unsafe { copy(target.as_ptr(), data.as_ptr(), data.len()) };
     }
 }
 

@@ -16,6 +16,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use abi::{Hpa, Mfn, PAGE_SHIFT, PAGE_SIZE};
+use pv_drivers::bytes::copy;
 
 /// Virtual address of host-physical address 0 in the running hypervisor.
 pub const DIRECTMAP_BASE: u64 = 0xffff_8000_0000_0000;
@@ -124,61 +125,6 @@ pub(super) unsafe fn fill(first: NonNull<u64>, word: u64, count: usize) {
             inout("rcx") count => _,
             inout("rdi") first.as_ptr() => _,
             in("rax") word,
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// Copies `len` bytes between memory of which one side may change under our hands.
-///
-/// # Safety
-/// `source` is valid for reads and `target` for writes of `len` bytes. Where the ranges overlap,
-/// neither is Rust memory; the bytes there are then some of both.
-#[inline(always)]
-unsafe fn copy(target: *mut u8, source: *const u8, len: usize) {
-    if len == 4 {
-        // SAFETY: exactly the bytes of the caller's promise.
-        unsafe { copy_word(target, source) };
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { copy_any(target, source, len) };
-    }
-}
-
-/// Copies the four bytes that many arguments have.
-///
-/// # Safety
-/// As for [`copy`].
-#[inline(always)]
-unsafe fn copy_word(target: *mut u8, source: *const u8) {
-    // SAFETY: reads and writes four bytes by the caller's promise.
-    unsafe {
-        asm!(
-            "mov {word:e}, [{source}]",
-            "mov [{target}], {word:e}",
-            word = out(reg) _,
-            source = in(reg) source,
-            target = in(reg) target,
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// # Safety
-/// As for [`copy`].
-#[inline(always)]
-unsafe fn copy_any(target: *mut u8, source: *const u8, len: usize) {
-    // SAFETY: words and rest together are the `len` bytes of the caller's promise; the
-    // direction flag is clear on entry to an asm block.
-    unsafe {
-        asm!(
-            "rep movsq",
-            "mov ecx, {rest:e}",
-            "rep movsb",
-            rest = in(reg) len & 7,
-            inout("rcx") len >> 3 => _,
-            inout("rdi") target => _,
-            inout("rsi") source => _,
             options(nostack, preserves_flags),
         );
     }
