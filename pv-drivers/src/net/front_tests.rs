@@ -60,7 +60,7 @@ impl Bench {
         let _ = self.receiver.publish();
         while let Some(taken) = self.tx.take(&self.guest).unwrap() {
             assert_eq!(taken, Taken::Frame);
-            let frame = self.tx.frame();
+            let frame = self.tx.frame_mut();
             let delivered = self.rx.deliver(frame, &self.guest, &self.guest);
             delivered.unwrap();
             self.tx.answer(status::OKAY);

@@ -8,7 +8,8 @@
 //! [`Tx`] puts a frame together from the slots of its sender's ring and copies its first
 //! [`HEAD`] bytes, which whoever routes it may look at: [`Rx`] delivers that very copy. The rest
 //! goes from page to page once, and nobody relies on what it says. Checksums and segmentation that
-//! the sender left to others are passed on to the receiver as they are.
+//! the sender left to others are passed on to the receiver as they are; for one that does not take
+//! blank checksums they are made whole.
 //!
 //! Both see of the front ends what a driver domain would see: rings and [`Grants`].
 //!
@@ -18,6 +19,7 @@
 //! [`FrontEnd`]: crate::xenbus::FrontEnd
 //! [`Grants`]: crate::grants::Grants
 
+mod checksum;
 mod frame;
 mod front;
 #[cfg(test)]
@@ -38,4 +40,4 @@ pub use sender::{NotSent, Sender};
 
 pub use frame::{Frame, Gso, HEAD, MAX_FRAME, MIN_FRAME};
 pub use rx::{Offers, Rx, Undelivered};
-pub use tx::{Taken, Tx};
+pub use tx::{Taken, Tx, Unusable};

@@ -7,6 +7,7 @@ use abi::{GrantRef, PAGE_SIZE};
 use heapless::Vec;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
+use super::checksum::is_ipv6;
 use super::frame::{Cursor, Frame, Gso};
 use crate::grants::Grants;
 use crate::ring::{Back, Broken, Memory};
@@ -21,8 +22,10 @@ pub struct Offers {
     pub gso_ipv4: bool,
     /// The same over IPv6.
     pub gso_ipv6: bool,
-    /// Frames whose checksum is blank.
+    /// Frames whose checksum is blank, other than of IPv6.
     pub blank_checksums: bool,
+    /// The same of IPv6.
+    pub blank_checksums_ipv6: bool,
 }
 
 impl Offers {
@@ -33,7 +36,15 @@ impl Offers {
             Some(_) => self.gso_ipv4,
         };
         gso && (self.scatter_gather || frame.len <= PAGE_SIZE)
-            && (self.blank_checksums || !frame.checksum_is_blank)
+    }
+
+    fn take_checksum(self, frame: &Frame) -> bool {
+        !frame.checksum_is_blank
+            || if is_ipv6(frame.head()) {
+                self.blank_checksums_ipv6
+            } else {
+                self.blank_checksums
+            }
     }
 }
 
@@ -78,18 +89,22 @@ impl<P: Deref<Target = SharedPage>> Rx<P> {
         Some(Self { ring, offers })
     }
 
-    /// Puts a frame into the receiver's pages. The front end sees it after [`Rx::publish`].
+    /// Puts a frame into the receiver's pages. The front end sees it after [`Rx::publish`]. The frame's
+    /// checksum is not blank any more if this receiver takes no such frames.
     ///
     /// # Errors
     /// See [`Undelivered`]. Slots that were taken in vain are answered with an error.
     pub fn deliver(
         &mut self,
-        frame: &Frame,
+        frame: &mut Frame,
         sender: &impl Grants,
         receiver: &impl Grants,
     ) -> Result<(), Undelivered> {
         if !self.offers.take(frame) {
             return Err(Undelivered::NotOffered);
+        }
+        if !self.offers.take_checksum(frame) {
+            frame.fill_checksum(sender).ok_or(Undelivered::NotOffered)?;
         }
         let pages = frame.len.div_ceil(PAGE_SIZE);
         let slots = pages.saturating_add(frame.gso.is_some().into());

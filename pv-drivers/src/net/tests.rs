@@ -11,9 +11,9 @@ use abi::{GrantRef, PAGE_SIZE};
 use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
-use super::{Gso, MAX_FRAME, MIN_FRAME, Offers, Rx, Taken, Tx, Undelivered};
+use super::{Gso, MAX_FRAME, MIN_FRAME, Offers, Rx, Taken, Tx, Undelivered, Unusable};
 use crate::grants::Grants;
-use crate::ring::{Broken, Front, Memory};
+use crate::ring::{Front, Memory};
 use crate::shared_page::SharedPage;
 use crate::test_page::TestPage;
 
@@ -45,6 +45,7 @@ const ALL: Offers = Offers {
     gso_ipv4: true,
     gso_ipv6: true,
     blank_checksums: true,
+    blank_checksums_ipv6: true,
 };
 
 type View = Box<SharedPage>;
@@ -129,7 +130,7 @@ impl Bench {
 
     /// Delivers the frame that was taken last.
     fn deliver(&mut self) -> Result<(), Undelivered> {
-        let frame = self.tx.frame();
+        let frame = self.tx.frame_mut();
         let result = self.rx.deliver(frame, &self.sender, &self.receiver);
         let _ = self.rx.publish();
         result
@@ -270,6 +271,91 @@ fn a_receiver_gets_what_it_takes_and_has_room_for() {
     }
 }
 
+/// The folded sum of 16-bit words, the last one filled up with a zero.
+fn sum(bytes: &[u8]) -> u32 {
+    let words = bytes.chunks(2).map(|word| {
+        let low = word.get(1).copied().unwrap_or(0);
+        u32::from(word[0]) << 8 | u32::from(low)
+    });
+    words.fold(0, |sum, word| (sum + word) % 0xffff)
+}
+
+/// A frame of TCP over IPv6 or IPv4 with `payload` bytes, whose checksum is blank; the bytes of the
+/// pseudo header, and where the transport's begin.
+fn blank(ipv6: bool, payload: usize) -> (Vec<u8>, Vec<u8>, usize) {
+    let mut frame = std::vec![0x11; 12];
+    let len = u16::try_from(20 + payload).unwrap();
+    let addresses = bytes(32);
+    let mut pseudo = if ipv6 {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        frame.extend(len.to_be_bytes());
+        frame.extend([6, 64]);
+        frame.extend(&addresses);
+        addresses
+    } else {
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend((20 + len).to_be_bytes());
+        frame.extend([0, 0, 0, 0, 64, 6, 0, 0]);
+        frame.extend(&addresses[..8]);
+        addresses[..8].to_vec()
+    };
+    pseudo.extend([0, 6]);
+    pseudo.extend(len.to_be_bytes());
+    let start = frame.len();
+    frame.extend(bytes(20 + payload));
+    let field = u16::try_from(sum(&pseudo)).unwrap();
+    frame[start + 16..start + 18].copy_from_slice(&field.to_be_bytes());
+    // What Ethernet fills a short frame up with is no part of it.
+    frame.extend([0x99, 0x77]);
+    (frame, pseudo, start)
+}
+
+#[test]
+fn a_blank_checksum_is_filled_in_for_who_does_not_take_it() {
+    let none = Offers {
+        blank_checksums: false,
+        blank_checksums_ipv6: false,
+        ..ALL
+    };
+    let only_ipv4 = Offers {
+        blank_checksums: true,
+        ..none
+    };
+    for (offers, ipv6, fills) in [
+        (none, false, true),
+        (none, true, true),
+        (only_ipv4, false, false),
+        (only_ipv4, true, true),
+        (ALL, true, false),
+    ] {
+        for (payload, cuts) in [(0, &[][..]), (1, &[41]), (1401, &[60, 135, 600])] {
+            let (sent, pseudo, start) = blank(ipv6, payload);
+            let mut bench = Bench::new(offers);
+            bench.give(0, 4);
+            bench.send(&sent, cuts, tx_flags::CSUM_BLANK, &[]);
+            bench.take_frame();
+            bench.deliver().unwrap();
+            let (mut received, flags, _) = bench.receive();
+            if fills {
+                assert_eq!(flags, rx_flags::DATA_VALIDATED);
+                let end = received.len() - 2;
+                let whole = sum(&pseudo) + sum(&received[start..end]);
+                assert_eq!(whole % 0xffff, 0, "{offers:?} {ipv6} {payload}");
+                received[start + 16..start + 18].copy_from_slice(&sent[start + 16..start + 18]);
+            } else {
+                assert_eq!(flags, rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED);
+            }
+            assert_eq!(received, sent);
+        }
+    }
+    // What is no TCP has no place for one.
+    let mut bench = Bench::new(none);
+    bench.give(0, 4);
+    bench.send(&bytes(100), &[], tx_flags::CSUM_BLANK, &[]);
+    bench.take_frame();
+    assert_eq!(bench.deliver(), Err(Undelivered::NotOffered));
+}
+
 #[test]
 fn pages_that_are_not_granted_cost_the_frame_and_nothing_else() {
     let mut bench = Bench::new(ALL);
@@ -377,7 +463,7 @@ fn slots_that_make_no_sense_break_the_ring() {
         }
         let _ = bench.sends.publish();
         assert!(
-            matches!(bench.tx.take(&bench.sender), Err(Broken)),
+            matches!(bench.tx.take(&bench.sender), Err(Unusable::Slot)),
             "case {case}"
         );
     }

@@ -31,6 +31,21 @@ pub enum Taken {
     Nothing,
 }
 
+/// Why nothing more can be taken from a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unusable {
+    /// The front end's index makes no sense.
+    Index,
+    /// Slots of one frame make no sense together, or one that was announced is not there.
+    Slot,
+}
+
+impl From<Broken> for Unusable {
+    fn from(_: Broken) -> Self {
+        Self::Index
+    }
+}
+
 /// The back end of a transmit ring.
 #[derive(Debug)]
 pub struct Tx<P> {
@@ -66,15 +81,15 @@ impl<P: Deref<Target = SharedPage>> Tx<P> {
     /// answered.
     ///
     /// # Errors
-    /// [`Broken`]: the index or the slots make no sense, and where the next frame would begin
+    /// [`Unusable`]: the index or the slots make no sense, and where the next frame would begin
     /// cannot be told.
-    pub fn take(&mut self, grants: &impl Grants) -> Result<Option<Taken>, Broken> {
+    pub fn take(&mut self, grants: &impl Grants) -> Result<Option<Taken>, Unusable> {
         let mut first = TxRequest::new_zeroed();
         if !self.ring.take(first.as_mut_bytes())? {
             return Ok(None);
         }
         self.ids.clear();
-        self.ids.push(first.id).map_err(|_| Broken)?;
+        self.ids.push(first.id).map_err(|_| Unusable::Slot)?;
         let extras = if first.flags & tx_flags::EXTRA_INFO != 0 {
             self.take_extras()?
         } else {
@@ -101,41 +116,42 @@ impl<P: Deref<Target = SharedPage>> Tx<P> {
     }
 
     /// The next slot, which has to be there.
-    fn slot(&mut self) -> Result<TxRequest, Broken> {
+    fn slot(&mut self) -> Result<TxRequest, Unusable> {
         let mut slot = TxRequest::new_zeroed();
         if self.ring.take(slot.as_mut_bytes())? {
             Ok(slot)
         } else {
-            Err(Broken)
+            Err(Unusable::Slot)
         }
     }
 
-    fn take_extras(&mut self) -> Result<Extras, Broken> {
+    fn take_extras(&mut self) -> Result<Extras, Unusable> {
         let mut extras = Extras::default();
         loop {
             let slot = self.slot()?;
-            let (info, _) = ExtraInfo::read_from_prefix(slot.as_bytes()).map_err(|_| Broken)?;
+            let (info, _) =
+                ExtraInfo::read_from_prefix(slot.as_bytes()).map_err(|_| Unusable::Slot)?;
             extras.count = extras.count.saturating_add(1);
             let [a, b, c, d, e, f] = info.data;
             let address = [a, b, c, d, e, f];
             match info.kind {
-                extra::GSO => extras.gso = Some(Gso::parse(info.data).ok_or(Broken)?),
+                extra::GSO => extras.gso = Some(Gso::parse(info.data).ok_or(Unusable::Slot)?),
                 extra::MCAST_ADD => extras.group = Some((address, true)),
                 extra::MCAST_DEL => extras.group = Some((address, false)),
                 extra::HASH => {}
-                _ => return Err(Broken),
+                _ => return Err(Unusable::Slot),
             }
             if info.flags & extra::FLAG_MORE == 0 {
                 return Ok(extras);
             }
             if extras.count >= MAX_EXTRAS {
-                return Err(Broken);
+                return Err(Unusable::Slot);
             }
         }
     }
 
     /// The pieces of a frame, whose first slot tells the size of all.
-    fn take_pieces(&mut self, first: TxRequest) -> Result<(), Broken> {
+    fn take_pieces(&mut self, first: TxRequest) -> Result<(), Unusable> {
         let mut own = first.size;
         let mut more = first.flags & tx_flags::MORE_DATA != 0;
         self.frame.pieces.clear();
@@ -143,21 +159,21 @@ impl<P: Deref<Target = SharedPage>> Tx<P> {
         self.add_piece(Piece::new(first.gref, 0, 0))?;
         while more {
             let slot = self.slot()?;
-            self.ids.push(slot.id).map_err(|_| Broken)?;
-            own = own.checked_sub(slot.size).ok_or(Broken)?;
+            self.ids.push(slot.id).map_err(|_| Unusable::Slot)?;
+            own = own.checked_sub(slot.size).ok_or(Unusable::Slot)?;
             self.add_piece(Piece::new(slot.gref, slot.offset, slot.size))?;
             more = slot.flags & tx_flags::MORE_DATA != 0;
         }
-        let begin = Piece::new(first.gref, first.offset, own).ok_or(Broken)?;
+        let begin = Piece::new(first.gref, first.offset, own).ok_or(Unusable::Slot)?;
         if let Some(place) = self.frame.pieces.first_mut() {
             *place = begin;
         }
         Ok(())
     }
 
-    fn add_piece(&mut self, piece: Option<Piece>) -> Result<(), Broken> {
-        let piece = piece.ok_or(Broken)?;
-        self.frame.pieces.push(piece).map_err(|_| Broken)
+    fn add_piece(&mut self, piece: Option<Piece>) -> Result<(), Unusable> {
+        let piece = piece.ok_or(Unusable::Slot)?;
+        self.frame.pieces.push(piece).map_err(|_| Unusable::Slot)
     }
 
     /// Answers what was taken last, with one of [`status`] for each of its slots. The front end
@@ -173,6 +189,11 @@ impl<P: Deref<Target = SharedPage>> Tx<P> {
             };
             self.ring.respond(null.as_bytes());
         }
+    }
+
+    /// The same, to be delivered.
+    pub const fn frame_mut(&mut self) -> &mut Frame {
+        &mut self.frame
     }
 
     /// Slots that want an answer.

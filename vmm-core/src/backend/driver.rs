@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use abi::EvtchnPort;
-use pv_drivers::ring::Broken;
 use xenstore::Error;
 
 use super::front::{Front, Refusal};
@@ -89,7 +88,7 @@ impl Driver {
     }
 
     /// Carries out a step of what waits in a queue.
-    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
+    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Refusal> {
         match self {
             Self::Vbd(vbd) => vbd.serve(front, queue),
             Self::Vif(vif) => vif.serve(front, queue),

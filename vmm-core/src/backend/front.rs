@@ -6,6 +6,8 @@ use core::ops::Deref;
 
 use abi::{DomId, EvtchnPort, GrantRef};
 use pv_drivers::grants::Grants;
+use pv_drivers::net::Unusable;
+use pv_drivers::ring::Broken;
 use pv_drivers::shared_page::SharedPage;
 
 use crate::domain::Domain;
@@ -24,8 +26,10 @@ pub(super) enum Refusal {
     Grant(GrantRef),
     /// A port does not wait for domain 0.
     Port(EvtchnPort),
-    /// An index of a ring, or a slot in it, makes no sense.
+    /// An index of a ring makes no sense.
     Index,
+    /// A slot of a ring makes no sense.
+    Slot,
     /// The network has no place for it: its address is taken.
     Network,
     /// There is no memory.
@@ -39,8 +43,24 @@ impl fmt::Display for Refusal {
             Self::Grant(gref) => write!(f, "grant {gref} of the ring is no good"),
             Self::Port(port) => write!(f, "port {port} is no good"),
             Self::Index => f.write_str("ring index out of range"),
+            Self::Slot => f.write_str("a slot of its ring makes no sense"),
             Self::Network => f.write_str("its address is taken on the network"),
             Self::Memory => f.write_str("out of memory"),
+        }
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(_: Broken) -> Self {
+        Self::Index
+    }
+}
+
+impl From<Unusable> for Refusal {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Index => Self::Index,
+            Unusable::Slot => Self::Slot,
         }
     }
 }

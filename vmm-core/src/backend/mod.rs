@@ -34,7 +34,6 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::DomId;
 use abi::xenbus::XenbusState;
-use pv_drivers::ring::Broken;
 use pv_drivers::xenbus::back::{Step, step};
 use spin::Mutex;
 use system::{Archive, ArchiveError, DomainConfig};
@@ -274,22 +273,22 @@ impl Device {
                 }
                 more
             }
-            Err(Broken) => {
-                self.broken(domain);
+            Err(refusal) => {
+                self.broken(domain, &refusal);
                 false
             }
         }
     }
 
-    /// The front end's index makes no sense: that ends the connection.
+    /// What the front end put into a ring makes no sense: that ends the connection.
     #[cold]
-    fn broken(&self, domain: &Arc<Domain>) {
+    fn broken(&self, domain: &Arc<Domain>, refusal: &Refusal) {
         store::control(|control| {
             let mut keys = self.keys(control, domain.id);
             let mut link = self.link.lock();
             // Otherwise somebody else was first, or the domain has ended.
             if link.state == XenbusState::Connected {
-                let said = self.give_up(&mut link, &mut keys, domain, &Refusal::Index);
+                let said = self.give_up(&mut link, &mut keys, domain, refusal);
                 if said.is_err() {
                     link.state = XenbusState::Closed;
                 }

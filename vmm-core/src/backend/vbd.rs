@@ -8,7 +8,7 @@ use abi::blkif::{SECTOR_SIZE, info};
 use abi::{DomId, EvtchnPort, GrantRef, PAGE_SIZE};
 use pv_drivers::blk::proto::Protocol;
 use pv_drivers::blk::{Disk as _, MAX_INDIRECT_SEGMENTS, Queue};
-use pv_drivers::ring::{Broken, MAX_PAGES};
+use pv_drivers::ring::MAX_PAGES;
 use spin::Mutex;
 use system::{Archive, ArchiveError, DiskConfig, DiskName};
 use xenstore::Error;
@@ -133,7 +133,7 @@ impl Vbd {
         }
     }
 
-    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
+    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Refusal> {
         let Some(slot) = self.queues.get(usize::from(queue)) else {
             return Ok(Outcome::default());
         };

@@ -104,6 +104,7 @@ impl Vif {
             gso_ipv4: flag(keys, "feature-gso-tcpv4")?,
             gso_ipv6: flag(keys, "feature-gso-tcpv6")?,
             blank_checksums: !flag(keys, "feature-no-csum-offload")?,
+            blank_checksums_ipv6: flag(keys, "feature-ipv6-csum-offload")?,
         };
         let (tx_port, rx_port) = ports(keys)?;
         // Before the sender: who sends can be answered.
@@ -128,12 +129,12 @@ impl Vif {
         self.receiver.lock().disconnect(front);
     }
 
-    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Broken> {
+    pub(super) fn serve(&self, front: Front<'_>, queue: u16) -> Result<Outcome, Refusal> {
         self.receiver.lock().check()?;
         match self.network {
             Some(network) if queue == SENDER => {
                 let mut sender = self.sender.lock();
-                sender.serve(front, network, &self.filter)
+                Ok(sender.serve(front, network, &self.filter)?)
             }
             // A receiver's event says that it has room, and nobody waits for that.
             _ => Ok(Outcome::default()),
@@ -156,7 +157,7 @@ impl fmt::Display for Vif {
 
 /// Gives a frame to another interface and tells its front end; false when there is no such
 /// interface any more.
-fn deliver(frame: &Frame, sender: Front<'_>, member: Member) -> bool {
+fn deliver(frame: &mut Frame, sender: Front<'_>, member: Member) -> bool {
     let Some(domain) = list::by_id(member.domain) else {
         return false;
     };

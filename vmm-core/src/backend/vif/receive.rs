@@ -77,7 +77,7 @@ impl Receiver {
     /// [`Broken`].
     pub(super) fn receive(
         &mut self,
-        frame: &Frame,
+        frame: &mut Frame,
         sender: Front<'_>,
         own: Front<'_>,
         filter: &Filter,

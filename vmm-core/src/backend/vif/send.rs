@@ -2,8 +2,7 @@
 
 use abi::netif::status;
 use abi::{EvtchnPort, GrantRef, PAGE_SIZE};
-use pv_drivers::net::{Frame, Taken, Tx};
-use pv_drivers::ring::Broken;
+use pv_drivers::net::{Frame, Taken, Tx, Unusable};
 use system::network::{Direction, MacAddr};
 use vswitch::{Bucket, Counters, Ethernet, Filter, PortId, Reason};
 
@@ -88,7 +87,7 @@ impl Sender {
         front: Front<'_>,
         network: &Network,
         filter: &Filter,
-    ) -> Result<Outcome, Broken> {
+    ) -> Result<Outcome, Unusable> {
         let Some(channel) = &mut self.channel else {
             return Ok(Outcome::default());
         };
@@ -127,7 +126,7 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     /// Sends what waits, as far as the step goes; true when nothing is left.
-    fn send_all(&mut self, channel: &mut Channel) -> Result<bool, Broken> {
+    fn send_all(&mut self, channel: &mut Channel) -> Result<bool, Unusable> {
         while self.left != 0 {
             let status = if let Some(round) = channel.round {
                 channel.round = self.go_round(channel, round);
@@ -172,7 +171,7 @@ impl Turn<'_> {
         let reached = match route {
             Route::One(member) => {
                 self.spend(frame);
-                deliver(frame, self.front, member)
+                deliver(channel.tx.frame_mut(), self.front, member)
             }
             Route::Hearers => {
                 channel.round = Some(Round {
@@ -184,7 +183,7 @@ impl Turn<'_> {
             Route::Nobody => false,
         };
         if reached {
-            self.counters.count(length(frame));
+            self.counters.count(length(channel.tx.frame()));
         } else {
             self.counters.drop(Reason::Unreachable);
         }
@@ -209,11 +208,11 @@ impl Turn<'_> {
     }
 
     /// Delivers a frame to the next who hears it; `None` when there was none.
-    fn go_round(&mut self, channel: &Channel, round: Round) -> Option<Round> {
+    fn go_round(&mut self, channel: &mut Channel, round: Round) -> Option<Round> {
         let Round { destination, after } = round;
         let next = self.network.next_hearer(channel.place, destination, after);
         let (port, member) = next?;
-        let frame = channel.tx.frame();
+        let frame = channel.tx.frame_mut();
         self.spend(frame);
         // Whoever is gone meanwhile hears nothing.
         deliver(frame, self.front, member);
