@@ -11,6 +11,7 @@
 mod bzimage;
 mod elf;
 mod error;
+mod lz4;
 mod trim;
 mod unpack;
 

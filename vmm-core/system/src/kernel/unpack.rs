@@ -5,9 +5,9 @@
 //! from the heap and is bounded by what the caller allows.
 //!
 //! Unpacking takes long. Between any two steps of it the caller gets a call, to do what must not
-//! wait; XZ and gzip make steps of [`STEP`], LZ4 and zstd of a block.
+//! wait: after some thousand bytes, or, of zstd, after a block, which unpacks to 128 KiB at most.
 
-use super::{Format, Image, KernelError, MAX_UNPACKED, UnpackError};
+use super::{Format, Image, KernelError, MAX_UNPACKED, UnpackError, lz4};
 use crate::checksum;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -22,9 +22,6 @@ use xz4rust::{XzDecoder, XzError, XzNextBlockResult};
 const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// The legacy frame's blocks unpack to no more than this.
 pub(super) const LZ4_BLOCK: usize = 8 << 20;
-/// How much [`compress_lz4`] packs into a block: unpacking that is a short step, and what earlier
-/// blocks cannot be referred to costs little more than LZ4's own reach of 64 KiB.
-const SMALL_BLOCK: usize = 64 << 10;
 /// How many bytes XZ and gzip unpack in a step.
 const STEP: usize = 2048;
 
@@ -79,7 +76,7 @@ impl Image<'_> {
             .map_or(self.payload, |(data, _)| data);
         let size = match self.format {
             Format::Elf => return Ok(self.payload),
-            Format::Lz4 => lz4(data, out, give_way),
+            Format::Lz4 => lz4_frames(data, out, give_way),
             Format::Xz => xz(data, out, heap, give_way),
             // The size is a part of the format here, and so is the checksum before it.
             Format::Gzip => gzip(self.payload, out, give_way),
@@ -95,23 +92,17 @@ impl Image<'_> {
     }
 }
 
-/// Compresses an ELF file such that [`Image::identify`] takes it: the format that unpacks fastest,
-/// in short steps.
+/// Compresses an ELF file such that [`Image::identify`] takes it: the format that unpacks fastest.
 ///
 /// # Errors
 /// [`UnpackError::TooLarge`].
 pub fn compress_lz4(elf: &[u8]) -> Result<Vec<u8>, KernelError> {
-    compress_blocks(elf, SMALL_BLOCK)
-}
-
-/// The same with blocks of a given size.
-pub(super) fn compress_blocks(elf: &[u8], block: usize) -> Result<Vec<u8>, KernelError> {
     let too_large = |size| KernelError::Unpack(Format::Lz4, UnpackError::TooLarge(size));
     let size = elf.len() as u64;
     let fits = u32::try_from(size).ok().filter(|_| size <= MAX_UNPACKED);
     let size = fits.ok_or(too_large(size))?;
     let mut out = LZ4_MAGIC.to_vec();
-    for block in elf.chunks(block) {
+    for block in elf.chunks(LZ4_BLOCK) {
         let packed = lz4_flex::block::compress(block);
         let length = u32::try_from(packed.len()).map_err(|_| too_large(size.into()))?;
         out.extend_from_slice(&length.to_le_bytes());
@@ -123,7 +114,11 @@ pub(super) fn compress_blocks(elf: &[u8], block: usize) -> Result<Vec<u8>, Kerne
 
 /// The legacy frame: the magic, then blocks with their packed sizes in front. The magic may come
 /// again where frames have been put one behind the other.
-fn lz4(data: &[u8], out: &mut [u8], give_way: &mut dyn FnMut()) -> Result<usize, UnpackError> {
+fn lz4_frames(
+    data: &[u8],
+    out: &mut [u8],
+    give_way: &mut dyn FnMut(),
+) -> Result<usize, UnpackError> {
     let corrupt = UnpackError::Corrupt;
     let mut rest = data.strip_prefix(&LZ4_MAGIC).ok_or(corrupt("no frame"))?;
     let mut at = 0;
@@ -140,8 +135,7 @@ fn lz4(data: &[u8], out: &mut [u8], give_way: &mut dyn FnMut()) -> Result<usize,
         let space = out.get_mut(at..).unwrap_or_default();
         let limit = space.len().min(LZ4_BLOCK);
         let space = space.get_mut(..limit).unwrap_or_default();
-        at += lz4_flex::block::decompress_into(block, space).map_err(|_| corrupt("a bad block"))?;
-        give_way();
+        at += lz4::unpack(block, space, give_way).ok_or(corrupt("a bad block"))?;
     }
     if rest.is_empty() {
         Ok(at)
