@@ -208,7 +208,7 @@ pub(crate) fn free(domain: Arc<Domain>, breaks: &mut Breaks<'_>) {
     breaks.give_way();
     console::detach(&domain);
     breaks.give_way();
-    store::release(&domain);
+    store::release(&domain, &mut || breaks.give_way());
     breaks.give_way();
     list::remove(id);
     domain.release(breaks);

@@ -98,36 +98,40 @@ pub fn introduce(domain: &Domain, give_way: &mut dyn FnMut()) -> Result<(), Erro
         give_way();
         control(|control| backend::introduce(control, domain)).ok_or(Error::Enomem)?
     });
-    made.inspect_err(|_| release(domain))
+    made.inspect_err(|_| release(domain, give_way))
 }
 
-/// Forgets a domain that has ended, with its nodes.
-pub fn release(domain: &Domain) {
-    let mut guard = STORE.lock();
-    if let Some(store) = guard.as_mut() {
+/// Forgets a domain that has ended, with its nodes; calls `give_way` between steps.
+pub fn release(domain: &Domain, give_way: &mut dyn FnMut()) {
+    let leaving = with(|store| {
         backend::forget(&mut store.control(), domain);
         nodes::remove(&mut store.control(), domain.id);
-        store.release(domain.id);
-        send_all(store);
+        store.release(domain.id)
+    });
+    if let Some(mut leaving) = leaving {
+        while with(|store| store.clear(&mut leaving)) == Some(false) {
+            give_way();
+        }
     }
 }
 
-/// Lets the hypervisor read and change nodes; who watches them hears of it. `None` before [`init`].
-pub fn control<T>(act: impl FnOnce(&mut Control<'_>) -> T) -> Option<T> {
+/// Lets `act` change the store, and those who are concerned hear of it. `None` before [`init`].
+fn with<T>(act: impl FnOnce(&mut Store) -> T) -> Option<T> {
     let mut guard = STORE.lock();
     let store = guard.as_mut()?;
-    let result = act(&mut store.control());
+    let result = act(store);
     send_all(store);
     Some(result)
 }
 
+/// Lets the hypervisor read and change nodes; who watches them hears of it. `None` before [`init`].
+pub fn control<T>(act: impl FnOnce(&mut Control<'_>) -> T) -> Option<T> {
+    with(|store| act(&mut store.control()))
+}
+
 /// Serves a domain that sent its event.
 pub fn serve(domain: &Arc<Domain>) {
-    let mut guard = STORE.lock();
-    if let Some(store) = guard.as_mut() {
-        serve_with(store, domain);
-        send_all(store);
-    }
+    with(|store| serve_with(store, domain));
 }
 
 /// Serves the domains that asked more than their share.
@@ -213,6 +217,10 @@ impl Ring {
             moved |= self.send(store, domain)?;
             if !store.may_ask(domain.id) {
                 return Ok(moved);
+            }
+            if !store.bury() {
+                // The next request waits until it counts no more what is gone.
+                break;
             }
             let Some(inbox) = store.inbox(domain.id) else {
                 return Ok(moved);

@@ -62,6 +62,7 @@ impl Store {
     /// Carries out the request that is complete in the domain's inbox. The reply waits in its
     /// outbox then, and events for whom they concern.
     pub fn process(&mut self, id: DomId) {
+        while !self.bury() {}
         let Some(connection) = self.connection(id) else {
             return;
         };

@@ -28,6 +28,17 @@ pub struct Store {
     pub(crate) short: bool,
 }
 
+/// Steps of [`Store::bury`] at a time: half of them free a node, for 400 instructions or so.
+const BURY_STEPS: usize = 64;
+
+/// A domain that was released, and how far its nodes have been removed.
+#[derive(Debug)]
+#[must_use = "its nodes stay until they are cleared"]
+pub struct Leaving {
+    id: DomId,
+    last: NodeId,
+}
+
 impl Store {
     /// A store that holds the root alone.
     ///
@@ -54,21 +65,55 @@ impl Store {
         text::insert(&mut self.connections, at, Connection::new(id))
     }
 
-    /// Forgets a domain, and removes what it owns anywhere in the tree with all below it: nobody's
-    /// quota would count that any more.
-    pub fn release(&mut self, id: DomId) {
+    /// Forgets a domain. What it owns anywhere in the tree is to be removed, with all below it, by
+    /// [`Store::clear`]: nobody's quota would count that any more.
+    pub fn release(&mut self, id: DomId) -> Leaving {
         if let Ok(at) = self.place(id) {
             self.connections.remove(at);
         }
-        let mut last = crate::tree::ROOT;
-        while let Some(node) = self.tree.next_owned(id, last) {
-            match self.tree.path(node) {
-                Ok(path) => self.remove(Path::stored(&path), node),
-                // Without memory to say what goes, it goes untold.
-                Err(_) => self.remove_node(node),
-            }
-            last = node;
+        Leaving {
+            id,
+            last: crate::tree::ROOT,
         }
+    }
+
+    /// A step of removing what a domain owned that was released; true when nothing is left.
+    pub fn clear(&mut self, leaving: &mut Leaving) -> bool {
+        if !self.bury() {
+            return false;
+        }
+        match self.tree.next_owned(leaving.id, leaving.last) {
+            Ok(node) => {
+                match self.tree.path(node) {
+                    Ok(path) => self.remove(Path::stored(&path), node),
+                    // Without memory to say what goes, it goes untold.
+                    Err(_) => self.remove_node(node),
+                }
+                leaving.last = node;
+                false
+            }
+            Err(Some(last)) => {
+                leaving.last = last;
+                false
+            }
+            Err(None) => true,
+        }
+    }
+
+    /// A step of freeing nodes that have been removed: out of the tree they are at once, but they
+    /// count until they are freed. True when none is left, as [`Store::process`] needs it.
+    pub fn bury(&mut self) -> bool {
+        let Self {
+            tree, connections, ..
+        } = self;
+        tree.bury(BURY_STEPS, |node| {
+            let owner = node.perms.owner();
+            let at = connections.binary_search_by_key(&owner, |connection| connection.id);
+            if let Some(connection) = at.ok().and_then(|at| connections.get_mut(at)) {
+                connection.usage.nodes = connection.usage.nodes.saturating_sub(1);
+                connection.usage.release(node.cost());
+            }
+        })
     }
 
     /// While memory is short, no domain's request makes the store keep more than it does; such
@@ -288,21 +333,7 @@ impl Store {
 
     fn remove_node(&mut self, id: NodeId) {
         self.tree.detach(id);
-        self.free(id);
-    }
-
-    fn free(&mut self, id: NodeId) {
-        let Self {
-            tree, connections, ..
-        } = self;
-        tree.free(id, |node| {
-            let owner = node.perms.owner();
-            let at = connections.binary_search_by_key(&owner, |connection| connection.id);
-            if let Some(connection) = at.ok().and_then(|at| connections.get_mut(at)) {
-                connection.usage.nodes = connection.usage.nodes.saturating_sub(1);
-                connection.usage.release(node.cost());
-            }
-        });
+        self.tree.discard(id);
     }
 
     /// Gives a node of the tree other permissions.
@@ -459,7 +490,7 @@ impl Store {
         let mut old_perms = None;
         match undo {
             Undo::Nothing => return,
-            Undo::Attach(id) => return self.free(id),
+            Undo::Attach(id) => return self.tree.discard(id),
             Undo::Swap { id, value, perms } => {
                 let bytes = self.tree.get(id).map_or(0, |node| node.value.len());
                 if let Some(usage) = self.usage(perms.owner()) {
@@ -470,7 +501,7 @@ impl Store {
             }
             Undo::Remove(id) => self.count_node(id),
             Undo::Exchange { new, old } => {
-                self.free(old);
+                self.tree.discard(old);
                 self.count_node(new);
             }
         }

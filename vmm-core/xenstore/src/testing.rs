@@ -160,6 +160,7 @@ pub fn events(store: &mut Store, id: u16) -> Vec<String> {
 /// # Panics
 /// When the store does not know it.
 pub fn usage(store: &mut Store, id: u16) -> (u32, usize) {
+    while !store.bury() {}
     let usage = store.connection(DomId(id)).unwrap().usage;
     (usage.nodes, usage.memory())
 }

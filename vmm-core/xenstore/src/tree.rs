@@ -61,6 +61,11 @@ pub(crate) struct Tree {
     chunks: Vec<Vec<Slot>>,
     free: Option<NodeId>,
     generation: u64,
+    /// Detached nodes that wait to be freed with all below them: the first one. Each names the next
+    /// one as its parent, and the last one itself.
+    dead: Option<NodeId>,
+    /// How far the first of them has been freed.
+    burying: Option<NodeId>,
 }
 
 impl Tree {
@@ -73,6 +78,8 @@ impl Tree {
             chunks: Vec::new(),
             free: None,
             generation: 0,
+            dead: None,
+            burying: None,
         };
         let root = Node {
             parent: ROOT,
@@ -115,13 +122,20 @@ impl Tree {
     }
 
     /// The first node of `owner` behind `last`, in the order of the arena, in which the root is the
-    /// first.
-    pub(crate) fn next_owned(&self, owner: DomId, last: NodeId) -> Option<NodeId> {
-        let slots = self.chunks.iter().flatten().zip(0..);
-        slots
-            .skip((last.0 as usize).saturating_add(1))
-            .find(|(slot, _)| matches!(slot, Slot::Used(node) if node.perms.owner() == owner))
-            .map(|(_, at)| NodeId(at))
+    /// first; looks at one chunk. To be called when nothing waits to be freed.
+    ///
+    /// # Errors
+    /// From where to go on when there is none in that chunk; `None` at the end.
+    pub(crate) fn next_owned(&self, owner: DomId, last: NodeId) -> Result<NodeId, Option<NodeId>> {
+        let first = (last.0 as usize).saturating_add(1);
+        let chunk = self.chunks.get(first / CHUNK).ok_or(None)?;
+        let mut ids = (last.0.saturating_add(1)..).zip(chunk.iter().skip(first % CHUNK));
+        let is_owned =
+            |slot: &Slot| matches!(slot, Slot::Used(node) if node.perms.owner() == owner);
+        let found = ids.find(|(_, slot)| is_owned(slot));
+        let end = (first / CHUNK).saturating_add(1).saturating_mul(CHUNK);
+        let last = u32::try_from(end.saturating_sub(1)).map(NodeId);
+        found.map(|(id, _)| NodeId(id)).ok_or(last.ok())
     }
 
     /// The path of a node.
@@ -243,8 +257,8 @@ impl Tree {
             .map(|node| core::mem::replace(&mut node.perms, perms))
     }
 
-    /// Takes a node with all below it out of the tree, but keeps it for [`Tree::attach`] or
-    /// [`Tree::free`]. The root stays.
+    /// Takes a node with all below it out of the tree, but keeps it for [`Tree::attach`],
+    /// [`Tree::discard`] or [`Tree::free`]. The root stays.
     pub(crate) fn detach(&mut self, id: NodeId) {
         let Some(parent) = self.get(id).map(|node| node.parent) else {
             return;
@@ -298,6 +312,56 @@ impl Tree {
             }
             at = parent;
         }
+    }
+
+    /// Leaves a detached node and all below it to [`Tree::bury`].
+    pub(crate) fn discard(&mut self, top: NodeId) {
+        let next = match self.dead {
+            None => {
+                self.dead = Some(top);
+                top
+            }
+            // Behind the first one, which may have been begun.
+            Some(first) => {
+                let Some(node) = self.get_mut(first) else {
+                    return;
+                };
+                let next = core::mem::replace(&mut node.parent, top);
+                if next == first { top } else { next }
+            }
+        };
+        if let Some(node) = self.get_mut(top) {
+            node.parent = next;
+        }
+    }
+
+    /// Frees some of what was discarded, in `steps` steps down the trees and up again, and shows each
+    /// node to `gone` first. True when nothing is left.
+    pub(crate) fn bury(&mut self, steps: usize, mut gone: impl FnMut(&Node)) -> bool {
+        for _ in 0..steps {
+            let Some(top) = self.dead else { return true };
+            let at = self.burying.unwrap_or(top);
+            let free = self.free;
+            let Some(slot) = self.slot_mut(at) else {
+                return true;
+            };
+            let Slot::Used(node) = slot else { return true };
+            if let Some(child) = node.children.pop() {
+                self.burying = Some(child);
+                continue;
+            }
+            gone(node);
+            let above = node.parent;
+            *slot = Slot::Free { next: free };
+            self.free = Some(at);
+            if at == top {
+                self.dead = (above != top).then_some(above);
+                self.burying = None;
+            } else {
+                self.burying = Some(above);
+            }
+        }
+        self.dead.is_none()
     }
 
     /// Shows a node and all below it to `seen`, which says whether to go on.
@@ -390,13 +454,37 @@ mod tests {
         tree.detach(x);
         let mut gone = 0;
         tree.free(x, |_| gone += 1);
-        assert_eq!(gone, 3);
+        assert_eq!((gone, tree.bury(1, |_| ())), (3, true));
         for name in ["p", "q", "r"] {
             let perms = Perms::new(DomId(1), Access::READ);
             tree.create(ROOT, name, Vec::new(), perms).unwrap();
         }
         assert_eq!(slots(&tree), before);
         assert_eq!(names(&tree), ["", "a", "b", "p", "q", "r"]);
+    }
+
+    #[test]
+    fn what_is_discarded_goes_in_steps() {
+        let mut tree = tree(&["/a", "/a/x", "/a/x/1", "/a/y", "/b", "/c", "/c/z"]);
+        let slots = |tree: &Tree| tree.chunks.iter().map(Vec::len).sum::<usize>();
+        let before = slots(&tree);
+        let mut gone = Vec::new();
+        for (number, top) in ["/a", "/b", "/c"].into_iter().enumerate() {
+            let id = tree.find(Path::absolute(top).unwrap()).unwrap();
+            tree.detach(id);
+            tree.discard(id);
+            // The first of them has been begun when the others come.
+            assert_eq!(names(&tree).len(), [4, 3, 1][number]);
+            assert!(!tree.bury(1, |node| gone.push(node.name.clone())));
+        }
+        while !tree.bury(2, |node| gone.push(node.name.clone())) {}
+        assert_eq!(gone, ["y", "1", "x", "a", "z", "c", "b"]);
+        assert!(tree.bury(1, |_| unreachable!()));
+        for name in ["1", "2", "3", "4", "5", "6", "7"] {
+            let perms = Perms::new(DomId(1), Access::READ);
+            tree.create(ROOT, name, Vec::new(), perms).unwrap();
+        }
+        assert_eq!(slots(&tree), before);
     }
 
     #[test]

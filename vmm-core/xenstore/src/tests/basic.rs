@@ -186,7 +186,8 @@ fn a_released_domain_is_forgotten_with_all_that_it_owns() {
     write(&mut store, 2, 0, "open/own", "z").unwrap();
     ask(&mut store, 2, kind::WATCH, 0, b"open\0t\0").unwrap();
     super::take(&mut store, 2);
-    store.release(DomId(1));
+    let mut leaving = store.release(DomId(1));
+    while !store.clear(&mut leaving) {}
     assert!(store.outbox(DomId(1)).is_none());
     let children = |store: &mut Store, path: &str| {
         let control = store.control();

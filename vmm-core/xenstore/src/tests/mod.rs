@@ -5,4 +5,6 @@ mod quotas;
 mod transactions;
 mod watches;
 
-use crate::testing::{ask, begin, end, events, read, send, store, store_with, take, word, write};
+use crate::testing::{
+    ask, begin, end, events, read, send, store, store_with, take, usage, word, write,
+};

@@ -3,7 +3,7 @@
 use abi::DomId;
 use abi::xs_wire::kind;
 
-use super::{ask, begin, end, read, store_with, take, word, write};
+use super::{ask, begin, end, read, store_with, take, usage, word, write};
 use crate::Quotas;
 
 #[test]
@@ -28,7 +28,7 @@ fn nodes_watches_and_transactions_are_limited() {
     word(&mut store, 1, kind::RM, tx, "a").unwrap();
     write(&mut store, 1, tx, "z", "").unwrap();
     end(&mut store, 1, tx, true).unwrap();
-    assert_eq!(store.connection(DomId(1)).unwrap().usage.nodes, 3);
+    assert_eq!(usage(&mut store, 1).0, 3);
 
     for path in ["p\0t\0", "q\0t\0"] {
         ask(&mut store, 1, kind::WATCH, 0, path.as_bytes()).unwrap();
@@ -74,7 +74,7 @@ fn memory_is_limited_and_comes_back() {
         ..Quotas::default()
     });
     let value = "x".repeat(1000);
-    let begin_with = store.connection(DomId(1)).unwrap().usage.memory();
+    let begin_with = usage(&mut store, 1).1;
     let written: std::vec::Vec<_> = (0..100)
         .map(|n| std::format!("n{n}"))
         .take_while(|path| write(&mut store, 1, 0, path, &value) == Ok(()))
@@ -83,20 +83,14 @@ fn memory_is_limited_and_comes_back() {
     for path in &written {
         word(&mut store, 1, kind::RM, 0, path).unwrap();
     }
-    assert_eq!(
-        store.connection(DomId(1)).unwrap().usage.memory(),
-        begin_with
-    );
+    assert_eq!(usage(&mut store, 1).1, begin_with);
     let tx = begin(&mut store, 1);
     let taken = (0..100)
         .take_while(|n| write(&mut store, 1, tx, &std::format!("n{n}"), &value) == Ok(()))
         .count();
     assert!((10..20).contains(&taken), "{taken}");
     end(&mut store, 1, tx, false).unwrap();
-    assert_eq!(
-        store.connection(DomId(1)).unwrap().usage.memory(),
-        begin_with
-    );
+    assert_eq!(usage(&mut store, 1).1, begin_with);
 }
 
 #[test]
@@ -131,4 +125,33 @@ fn replies_that_nobody_takes_stop_the_asking() {
     assert!(!store.may_ask(DomId(1)) && store.may_ask(DomId(2)));
     take(&mut store, 1);
     assert!(store.may_ask(DomId(1)));
+}
+
+#[test]
+fn what_is_removed_counts_until_it_is_freed_and_no_request_sees_that() {
+    let mut store = store_with(Quotas {
+        nodes: 400,
+        ..Quotas::default()
+    });
+    for n in 0..300 {
+        write(&mut store, 1, 0, &std::format!("a/{n}"), "x").unwrap();
+    }
+    let full = usage(&mut store, 1).0;
+    store.control().remove("/local/domain/1/a");
+    // Out of sight at once; freed in steps.
+    assert_eq!(store.control().read("/local/domain/1/a/7"), None);
+    let mut steps = 1;
+    while !store.bury() {
+        steps += 1;
+    }
+    assert!(steps > 300 / 64, "{steps} steps");
+    assert_eq!(usage(&mut store, 1).0, full - 301);
+
+    for n in 0..300 {
+        write(&mut store, 1, 0, &std::format!("b/{n}"), "x").unwrap();
+    }
+    word(&mut store, 1, kind::RM, 0, "b").unwrap();
+    for n in 0..300 {
+        write(&mut store, 1, 0, &std::format!("c/{n}"), "x").unwrap();
+    }
 }
