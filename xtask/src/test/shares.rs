@@ -267,8 +267,13 @@ fn long_work(case: &Case<'_>) -> Result<()> {
         Guest {
             memory_mib: 256,
             on_reboot: "restart",
-            cmdline: "mib=256 ms=1050 last=3",
+            cmdline: "mib=256 ms=1050 last=4",
             ..Guest::new("toucher")
+        },
+        Guest {
+            cmdline: "ms=2000",
+            keys: "[[domain.disk]]\nname = \"xvda\"\nsize = \"4M\"",
+            ..Guest::new("disk_load")
         },
     ];
     micro::all_pass(case, 1, &guests)
