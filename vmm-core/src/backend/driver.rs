@@ -7,7 +7,7 @@ use abi::EvtchnPort;
 use xenstore::Error;
 
 use super::front::{Front, Refusal};
-use super::keys::Keys;
+use super::keys::{Announcement, Keys};
 use super::vbd::Vbd;
 use super::vif::Vif;
 
@@ -47,7 +47,7 @@ impl Driver {
     }
 
     /// Writes what a front end has to know before it says anything.
-    pub(super) fn announce(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
+    pub(super) fn announce(&self, keys: &mut Announcement<'_>) -> Result<(), Error> {
         match self {
             Self::Vbd(vbd) => vbd.announce(keys),
             Self::Vif(vif) => vif.announce(keys),

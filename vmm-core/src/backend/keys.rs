@@ -9,16 +9,29 @@ use heapless::String;
 use xenstore::{Access, Control, Error, Perms};
 
 use super::front::Refusal;
+use crate::store;
 
 /// What a path or a value of ours fits into.
 type Text = String<128>;
 
 /// A device's directories: the front end's, which its domain owns, and the back end's, which that
 /// domain may read.
-pub(super) struct Keys<'a, 's> {
-    control: &'a mut Control<'s>,
+struct Paths {
     front: Text,
     back: Text,
+}
+
+/// A device's keys, with the store at hand.
+pub(super) struct Keys<'a, 's> {
+    control: &'a mut Control<'s>,
+    paths: Paths,
+}
+
+/// The keys that a device has from the start. To write all of them takes long, so others have the store
+/// and the pCPU in between.
+pub(super) struct Announcement<'a> {
+    paths: Paths,
+    give_way: &'a mut dyn FnMut(),
 }
 
 /// The directory of all back ends of a kind for one domain.
@@ -33,20 +46,28 @@ fn text(value: impl Display) -> Text {
     text
 }
 
-impl<'a, 's> Keys<'a, 's> {
-    pub(super) fn new(
-        control: &'a mut Control<'s>,
-        kind: &str,
-        domain: DomId,
-        number: u32,
-    ) -> Self {
+impl Paths {
+    fn new(kind: &str, domain: DomId, number: u32) -> Self {
         let back = back_home(kind, domain);
         Self {
-            control,
             front: text(format_args!(
                 "/local/domain/{domain}/device/{kind}/{number}"
             )),
             back: text(format_args!("{back}/{number}")),
+        }
+    }
+}
+
+impl<'a> Announcement<'a> {
+    pub(super) fn new(
+        kind: &str,
+        domain: DomId,
+        number: u32,
+        give_way: &'a mut dyn FnMut(),
+    ) -> Self {
+        Self {
+            paths: Paths::new(kind, domain, number),
+            give_way,
         }
     }
 
@@ -54,11 +75,11 @@ impl<'a, 's> Keys<'a, 's> {
     pub(super) fn make(&mut self, domain: DomId, kind: &str) -> Result<(), Error> {
         let readable = Perms::new(DomId::CONTROL, Access::empty()).with(domain, Access::READ);
         let above = text(format_args!("/local/domain/{domain}/device/{kind}"));
-        let (front, back) = (self.front.clone(), self.back.clone());
-        self.control.make(&above, readable.clone())?;
-        self.control
-            .make(&front, Perms::new(domain, Access::empty()))?;
-        self.control.make(&back, readable)?;
+        let (front, back) = (self.paths.front.clone(), self.paths.back.clone());
+        let own = Perms::new(domain, Access::empty());
+        for (path, perms) in [(&above, readable.clone()), (&front, own), (&back, readable)] {
+            self.change(|control| control.make(path, perms))?;
+        }
         self.set("frontend", &front)?;
         self.set("frontend-id", domain)?;
         self.set("online", 1)?;
@@ -69,26 +90,54 @@ impl<'a, 's> Keys<'a, 's> {
 
     /// Sets a key of the back end's.
     pub(super) fn set(&mut self, key: &str, value: impl Display) -> Result<(), Error> {
-        let path = text(format_args!("{}/{key}", self.back));
-        self.control.write(&path, text(value).as_bytes())
+        let path = text(format_args!("{}/{key}", self.paths.back));
+        self.change(|control| control.write(&path, text(value).as_bytes()))
     }
 
     /// Sets a key of the front end's, before there is one.
     pub(super) fn set_front(&mut self, key: &str, value: impl Display) -> Result<(), Error> {
-        let path = text(format_args!("{}/{key}", self.front));
+        let path = text(format_args!("{}/{key}", self.paths.front));
+        self.change(|control| control.write(&path, text(value).as_bytes()))
+    }
+
+    fn change(
+        &mut self,
+        act: impl FnOnce(&mut Control<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        (self.give_way)();
+        store::control(act).ok_or(Error::Enomem)?
+    }
+}
+
+impl<'a, 's> Keys<'a, 's> {
+    pub(super) fn new(
+        control: &'a mut Control<'s>,
+        kind: &str,
+        domain: DomId,
+        number: u32,
+    ) -> Self {
+        Self {
+            control,
+            paths: Paths::new(kind, domain, number),
+        }
+    }
+
+    /// Sets a key of the back end's.
+    pub(super) fn set(&mut self, key: &str, value: impl Display) -> Result<(), Error> {
+        let path = text(format_args!("{}/{key}", self.paths.back));
         self.control.write(&path, text(value).as_bytes())
     }
 
     /// Has the store watch the front end's state.
     pub(super) fn watch_front(&mut self, number: u64) -> Result<(), Error> {
-        let path = text(format_args!("{}/state", self.front));
+        let path = text(format_args!("{}/state", self.paths.front));
         self.control.watch(&path, number)
     }
 
     /// A key of the front end's.
     pub(super) fn front(&self, key: impl Display) -> Option<&[u8]> {
         self.control
-            .read(&text(format_args!("{}/{key}", self.front)))
+            .read(&text(format_args!("{}/{key}", self.paths.front)))
     }
 
     /// A number of the front end's; `None` when there is no such key. `what` is how the key is

@@ -45,7 +45,7 @@ use crate::{percpu, store};
 
 use driver::{Driver, Outcome};
 use front::{Front, Refusal};
-use keys::Keys;
+use keys::{Announcement, Keys};
 
 /// Set when a queue is to be served beside its front end's event.
 static MORE: AtomicBool = AtomicBool::new(false);
@@ -130,18 +130,23 @@ fn watch_number(domain: DomId, slot: u16) -> u64 {
     u64::from(domain.0) << 16 | u64::from(slot)
 }
 
-/// Makes the directories of a new domain's devices.
+/// Makes the directories of a new domain's devices, a key at a time; calls `give_way` between them.
 ///
 /// # Errors
 /// [`xenstore::Error::Enomem`].
-pub fn introduce(control: &mut Control<'_>, domain: &Domain) -> Result<(), xenstore::Error> {
+pub fn introduce(domain: &Domain, give_way: &mut dyn FnMut()) -> Result<(), xenstore::Error> {
     for device in &domain.devices.0 {
-        let mut keys = device.keys(control, domain.id);
-        keys.make(domain.id, device.driver.kind())?;
+        let (kind, number) = (device.driver.kind(), device.number);
+        let mut keys = Announcement::new(kind, domain.id, number, give_way);
+        keys.make(domain.id, kind)?;
         device.driver.announce(&mut keys)?;
-        let mut link = device.link.lock();
-        link.say(&mut keys, XenbusState::InitWait)?;
-        keys.watch_front(watch_number(domain.id, device.slot))?;
+        let said = store::control(|control| {
+            let mut keys = device.keys(control, domain.id);
+            let mut link = device.link.lock();
+            link.say(&mut keys, XenbusState::InitWait)?;
+            keys.watch_front(watch_number(domain.id, device.slot))
+        });
+        said.ok_or(xenstore::Error::Enomem)??;
     }
     Ok(())
 }

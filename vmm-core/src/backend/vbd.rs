@@ -15,14 +15,14 @@ use xenstore::Error;
 
 use super::driver::Outcome;
 use super::front::{Front, Mapped, Refusal};
-use super::keys::Keys;
+use super::keys::{Announcement, Keys};
 use crate::storage::RamDisk;
 
 /// The most queues of one disk.
 const MAX_QUEUES: u32 = 4;
 /// Segments of one queue that are moved in one step: of up to 4 KiB each, which cost up to 3,000
 /// instructions if they are the first ones written to pages of the disk.
-const STEP: usize = 6;
+const STEP: usize = 4;
 
 /// A disk of a domain.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Vbd {
         u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
     }
 
-    pub(super) fn announce(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
+    pub(super) fn announce(&self, keys: &mut Announcement<'_>) -> Result<(), Error> {
         keys.set_front("virtual-device", self.name.virtual_device())?;
         keys.set_front("device-type", "disk")?;
         keys.set_front("trusted", 1)?;

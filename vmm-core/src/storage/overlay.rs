@@ -8,7 +8,7 @@ use crate::mm::page::PageRef;
 /// Pages in one leaf: 2 MiB.
 const LEAF: u64 = 512;
 /// Pages that are let go in one step.
-const STEP: u64 = 64;
+const STEP: u64 = 32;
 
 type Leaf = Box<[Option<PageRef>]>;
 

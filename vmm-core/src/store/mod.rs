@@ -94,10 +94,7 @@ pub fn introduce(domain: &Domain, give_way: &mut dyn FnMut()) -> Result<(), Erro
         .as_mut()
         .map(|store| store.introduce(domain.id));
     introduced.ok_or(Error::Enomem)??;
-    let made = nodes::make(domain, give_way).and_then(|()| {
-        give_way();
-        control(|control| backend::introduce(control, domain)).ok_or(Error::Enomem)?
-    });
+    let made = nodes::make(domain, give_way).and_then(|()| backend::introduce(domain, give_way));
     made.inspect_err(|_| release(domain, give_way))
 }
 

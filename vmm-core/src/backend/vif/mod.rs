@@ -28,7 +28,7 @@ use xenstore::Error;
 
 use super::driver::{Driver, Outcome};
 use super::front::{Front, Refusal};
-use super::keys::Keys;
+use super::keys::{Announcement, Keys};
 use crate::domain::{Domain, list};
 use crate::evtchn::DeviceQueue;
 use crate::network::{self, Member, Network};
@@ -73,7 +73,7 @@ impl Vif {
         RECEIVER + 1
     }
 
-    pub(super) fn announce(&self, keys: &mut Keys<'_, '_>) -> Result<(), Error> {
+    pub(super) fn announce(&self, keys: &mut Announcement<'_>) -> Result<(), Error> {
         keys.set_front("handle", self.number)?;
         keys.set_front("mac", self.mac)?;
         keys.set_front("trusted", 1)?;
