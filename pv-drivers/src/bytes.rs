@@ -6,10 +6,6 @@
 
 use core::arch::asm;
 
-/// Up to so many bytes go word by word, which a CPU does at once; it takes a while to begin a
-/// string instruction.
-const MOST_WORDS: usize = 64;
-
 /// Copies `len` bytes.
 ///
 /// # Safety
@@ -17,14 +13,20 @@ const MOST_WORDS: usize = 64;
 /// 2. If the ranges overlap, neither is Rust memory; the bytes there are then some of both.
 #[inline(always)]
 pub unsafe fn copy(target: *mut u8, source: *const u8, len: usize) {
+    // Some words from the beginning and as many up to the end, which may be the same ones: it takes a
+    // CPU a while to begin a string instruction.
     match len {
         // What many arguments have.
         // SAFETY: exactly the bytes of the caller's promise.
         4 => unsafe { copy_4(target, source) },
         // SAFETY: as before.
         8 => unsafe { copy_8(target, source) },
-        // SAFETY: the caller's promise, for more than eight bytes.
-        9..=MOST_WORDS => unsafe { copy_words(target, source, len) },
+        // SAFETY: the caller's promise, with the last eight bytes from there on.
+        9..=16 => unsafe { copy_2_words(target, source, len - 8) },
+        // SAFETY: the same of 16.
+        17..=32 => unsafe { copy_4_words(target, source, len - 16) },
+        // SAFETY: the same of 32.
+        33..=64 => unsafe { copy_8_words(target, source, len - 32) },
         // SAFETY: the caller's promise.
         _ => unsafe { copy_run(target, source, len) },
     }
@@ -64,28 +66,87 @@ unsafe fn copy_8(target: *mut u8, source: *const u8) {
     }
 }
 
+/// Copies 8 bytes, and as many from `last` on.
+///
 /// # Safety
-/// As for [`copy`], of more than eight bytes.
+/// As for [`copy`], of the bytes up to the end of the last ones.
 #[inline(always)]
-unsafe fn copy_words(target: *mut u8, source: *const u8, len: usize) {
-    // SAFETY: the words begin at offsets below `len - 8`, and the last one there; so they are the
-    // bytes of the caller's promise, some of them twice.
+unsafe fn copy_2_words(target: *mut u8, source: *const u8, last: usize) {
+    // SAFETY: reads and writes the bytes of the caller's promise, some of them twice.
     unsafe {
         asm!(
-            "2:",
-            "mov {word}, [{source} + {at}]",
-            "mov [{target} + {at}], {word}",
-            "add {at}, 8",
-            "cmp {at}, {last}",
-            "jb 2b",
-            "mov {word}, [{source} + {last}]",
-            "mov [{target} + {last}], {word}",
-            word = out(reg) _,
+            "mov {a}, [{source}]",
+            "mov {b}, [{source} + {last}]",
+            "mov [{target}], {a}",
+            "mov [{target} + {last}], {b}",
+            a = out(reg) _,
+            b = out(reg) _,
             source = in(reg) source,
             target = in(reg) target,
-            at = inout(reg) 0_usize => _,
-            last = in(reg) len - 8,
-            options(nostack),
+            last = in(reg) last,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Copies 16 bytes, and as many from `last` on.
+///
+/// # Safety
+/// As for [`copy`], of the bytes up to the end of the last ones.
+#[inline(always)]
+unsafe fn copy_4_words(target: *mut u8, source: *const u8, last: usize) {
+    // SAFETY: reads and writes the bytes of the caller's promise, some of them twice.
+    unsafe {
+        asm!(
+            "mov {a}, [{source}]",
+            "mov {b}, [{source} + 8]",
+            "mov [{target}], {a}",
+            "mov [{target} + 8], {b}",
+            "mov {a}, [{source} + {last}]",
+            "mov {b}, [{source} + {last} + 8]",
+            "mov [{target} + {last}], {a}",
+            "mov [{target} + {last} + 8], {b}",
+            a = out(reg) _,
+            b = out(reg) _,
+            source = in(reg) source,
+            target = in(reg) target,
+            last = in(reg) last,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Copies 32 bytes, and as many from `last` on.
+///
+/// # Safety
+/// As for [`copy`], of the bytes up to the end of the last ones.
+#[inline(always)]
+unsafe fn copy_8_words(target: *mut u8, source: *const u8, last: usize) {
+    // SAFETY: reads and writes the bytes of the caller's promise, some of them twice.
+    unsafe {
+        asm!(
+            "mov {a}, [{source}]",
+            "mov {b}, [{source} + 8]",
+            "mov [{target}], {a}",
+            "mov [{target} + 8], {b}",
+            "mov {a}, [{source} + 16]",
+            "mov {b}, [{source} + 24]",
+            "mov [{target} + 16], {a}",
+            "mov [{target} + 24], {b}",
+            "mov {a}, [{source} + {last}]",
+            "mov {b}, [{source} + {last} + 8]",
+            "mov [{target} + {last}], {a}",
+            "mov [{target} + {last} + 8], {b}",
+            "mov {a}, [{source} + {last} + 16]",
+            "mov {b}, [{source} + {last} + 24]",
+            "mov [{target} + {last} + 16], {a}",
+            "mov [{target} + {last} + 24], {b}",
+            a = out(reg) _,
+            b = out(reg) _,
+            source = in(reg) source,
+            target = in(reg) target,
+            last = in(reg) last,
+            options(nostack, preserves_flags),
         );
     }
 }
