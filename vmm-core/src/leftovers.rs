@@ -1,5 +1,5 @@
-//! What guests ask of consoles, xenstore and devices beyond their share of one exit: the boot pCPU does it
-//! for them, in rounds, a share for each domain in every round.
+//! What guests ask of consoles and the xenstore beyond their share of one exit, and of devices before
+//! these are connected: the boot pCPU does it for them, in rounds, a share for each domain in every round.
 //!
 //! A guest can see to it that there is always something left. So between two rounds vCPUs have
 //! the pCPU for a while; with none to run, the rounds follow each other.

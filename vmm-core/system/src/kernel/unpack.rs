@@ -5,7 +5,7 @@
 //! from the heap and is bounded by what the caller allows.
 //!
 //! Unpacking takes long. Between any two steps of it the caller gets a call, to do what must not
-//! wait: after some thousand bytes, or, of zstd, after a block, which unpacks to 128 KiB at most.
+//! wait: after 2 KiB or less, or, of zstd, after a block, which unpacks to 128 KiB at most.
 
 use super::{Format, Image, KernelError, MAX_UNPACKED, UnpackError, lz4};
 use crate::checksum;
@@ -22,8 +22,8 @@ use xz4rust::{XzDecoder, XzError, XzNextBlockResult};
 const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// The legacy frame's blocks unpack to no more than this.
 pub(super) const LZ4_BLOCK: usize = 8 << 20;
-/// How many bytes XZ and gzip unpack in a step.
-const STEP: usize = 2048;
+/// How many bytes XZ and gzip unpack in a step: some forty instructions each.
+const STEP: usize = 512;
 
 impl Image<'_> {
     /// The size of the buffer that [`Image::unpack`] wants; zero when there is nothing to unpack.
