@@ -211,6 +211,16 @@ fn best_page_sizes_are_used() {
     drop(p2m);
     nothing_left(domain);
 
+    let no_giant = Limits {
+        giant: false,
+        ..LIMITS
+    };
+    let mut p2m = P2m::new(domain, no_giant).expect("a root");
+    let placed = p2m.populate_in_steps(Gfn::new(0), 1025, Backing::Now, &mut || ());
+    assert_eq!(placed, Ok(counts(0, 2, 1)));
+    drop(p2m);
+    nothing_left(domain);
+
     let no_large = Limits {
         large: false,
         giant: false,
