@@ -130,7 +130,10 @@ pub(crate) fn make_of(ws: &Workspace, built: build::Built, config: Option<&Path>
     let archive = out.join("system.tsa");
     let report = system::pack(
         config.unwrap_or(&default),
-        &[&ws.cache().join("guests")],
+        system::Guests {
+            cached: &[&ws.cache().join("guests")],
+            micro: &|| build::bare_package(ws, "guests"),
+        },
         &archive,
     )?;
     eprintln!("{report}");

@@ -25,7 +25,7 @@ pub const CR4: u64 = 0x620;
 /// CR0 as the runtime sets it: PG, WP, NE, ET, MP, PE.
 pub const CR0: u64 = 0x8001_0033;
 /// Bytes of stack each vCPU has.
-pub const STACK_SIZE: usize = 64 * 1024;
+pub const STACK_SIZE: usize = 128 * 1024;
 
 /// The stack a vCPU that comes up shall use (its top); set before the vCPU is started.
 pub static SECONDARY_STACK: AtomicU64 = AtomicU64::new(0);

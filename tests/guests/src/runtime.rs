@@ -6,6 +6,7 @@
 )]
 
 use core::panic::PanicInfo;
+use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::DomId;
@@ -48,9 +49,9 @@ pub fn start_info() -> StartInfo {
     }
 }
 
-/// The number after `key=` on the command line.
+/// What stands after `key=` on the command line, if it can be read as a `T`.
 #[must_use]
-pub fn option(key: &str) -> Option<u64> {
+pub fn option<T: FromStr>(key: &str) -> Option<T> {
     let mut buffer = [0; 256];
     let line = memory::read_string(start_info().cmdline_paddr, &mut buffer);
     let value = |word: &str| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
@@ -63,9 +64,9 @@ pub fn option(key: &str) -> Option<u64> {
 /// When none does.
 #[must_use]
 pub fn domain(key: &str) -> DomId {
-    match option(key).map(u16::try_from) {
-        Some(Ok(id)) => DomId(id),
-        _ => panic!("no {key}= on the command line"),
+    match option(key) {
+        Some(id) => DomId(id),
+        None => panic!("no {key}= on the command line"),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ::system::config::{Config, DomainConfig, FileId};
 use ::system::disk::DiskConfig;
 use ::system::kernel::{Format, Image, Kernel, KernelError, compress_lz4, trim};
+use anyhow::{Result, bail};
 
 use super::description::{Description, Domain};
 use super::disks::{self, Disk};
@@ -16,6 +17,8 @@ use super::table::Located;
 
 /// What stands before the name of a guest from the cache.
 const CACHED: &str = "debian:";
+/// What stands before the name of a program of `tests/guests`.
+const MICRO: &str = "guest:";
 
 /// Files of the archive, each once.
 #[derive(Debug, Default)]
@@ -37,12 +40,21 @@ pub(super) struct File {
 }
 
 /// Where files are looked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Places<'a> {
     /// The directory of the description.
     pub(super) base: &'a Path,
+    /// Guests that are there already, or can be built.
+    pub(super) guests: Guests<'a>,
+}
+
+/// Guests that a description can name without a path.
+#[derive(Clone, Copy)]
+pub(crate) struct Guests<'a> {
     /// Directories with a directory for each cached guest.
-    pub(super) cached: &'a [&'a Path],
+    pub(crate) cached: &'a [&'a Path],
+    /// Builds the programs of `tests/guests`, and says where they are.
+    pub(crate) micro: &'a dyn Fn() -> Result<PathBuf>,
 }
 
 impl Images {
@@ -135,7 +147,10 @@ impl Images {
         repack: bool,
         places: Places<'_>,
     ) -> Result<FileId, String> {
-        let path = places.find(&name.value, "vmlinuz")?;
+        let path = match name.value.strip_prefix(MICRO) {
+            Some(program) => places.guests.program(program)?,
+            None => places.find(&name.value, "vmlinuz")?,
+        };
         let key = (path, repack);
         if let Some(&id) = self.ids.get(&key) {
             return Ok(id);
@@ -210,8 +225,9 @@ impl Places<'_> {
         let Some(guest) = name.strip_prefix(CACHED) else {
             return Ok(self.base.join(name));
         };
-        let known = self.guests();
+        let known = self.guests.names();
         let found = self
+            .guests
             .cached
             .iter()
             .map(|directory| directory.join(guest).join(cached_file));
@@ -230,9 +246,35 @@ impl Places<'_> {
             )),
         }
     }
+}
+
+impl Guests<'static> {
+    /// None: every kernel has a path.
+    pub(crate) fn none() -> Self {
+        Self {
+            cached: &[],
+            micro: &|| bail!("no programs of `tests/guests` are to be had here"),
+        }
+    }
+}
+
+impl Guests<'_> {
+    /// The path of a program of `tests/guests`.
+    fn program(&self, name: &str) -> Result<PathBuf, String> {
+        let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let programs = (self.micro)().map_err(|error| format!("{error:#}"))?;
+        let path = programs.join(name);
+        if is_name && path.is_file() {
+            Ok(path)
+        } else {
+            Err(format!(
+                "there is no \"{MICRO}{name}\"; `tests/guests/src/bin` has the programs"
+            ))
+        }
+    }
 
     /// The names of the cached guests.
-    fn guests(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         let directories = self
             .cached
             .iter()

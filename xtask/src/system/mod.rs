@@ -19,6 +19,7 @@ use ::system::config::Config;
 use ::system::write_archive;
 use anyhow::{Context, Result};
 
+pub(crate) use images::Guests;
 use images::{File, Images, Places};
 use problem::Problems;
 
@@ -42,9 +43,9 @@ impl fmt::Display for PackReport {
 /// Checks the description in `config` and writes the boot archive to `out`.
 ///
 /// Files are named by paths relative to the description, or as `debian:NAME`: that is `vmlinuz`
-/// and `initrd.img` in the directory NAME below one of `cached`.
-pub(crate) fn pack(config: &Path, cached: &[&Path], out: &Path) -> Result<PackReport> {
-    let (report, archive) = assemble(config, cached)?;
+/// and `initrd.img` of a cached guest; `guest:NAME` is a program of `tests/guests`.
+pub(crate) fn pack(config: &Path, guests: Guests<'_>, out: &Path) -> Result<PackReport> {
+    let (report, archive) = assemble(config, guests)?;
     // Written beside and renamed, so that an interrupted run leaves no half of an archive.
     let draft = PathBuf::from(format!("{}.part", out.display()));
     fs::write(&draft, archive).with_context(|| format!("cannot write {}", draft.display()))?;
@@ -52,7 +53,7 @@ pub(crate) fn pack(config: &Path, cached: &[&Path], out: &Path) -> Result<PackRe
     Ok(report)
 }
 
-fn assemble(path: &Path, cached: &[&Path]) -> Result<(PackReport, Vec<u8>)> {
+fn assemble(path: &Path, guests: Guests<'_>) -> Result<(PackReport, Vec<u8>)> {
     let source = fs::read_to_string(path).with_context(|| {
         format!(
             "cannot read the system description {}; name an existing TOML file",
@@ -61,7 +62,7 @@ fn assemble(path: &Path, cached: &[&Path]) -> Result<(PackReport, Vec<u8>)> {
     })?;
     let places = Places {
         base: path.parent().unwrap_or(Path::new("")),
-        cached,
+        guests,
     };
     let mut images = Images::default();
     let config = description::read(&source)

@@ -41,7 +41,11 @@ impl Fixture {
     fn pack(&self, description: &str) -> Result<(PackReport, Vec<u8>)> {
         self.write("system.toml", description.as_bytes());
         let out = self.path("system.tsa");
-        let report = pack(&self.path("system.toml"), &[&self.path("cache")], &out)?;
+        let guests = Guests {
+            cached: &[&self.path("cache")],
+            micro: &|| Ok(self.path("micro")),
+        };
+        let report = pack(&self.path("system.toml"), guests, &out)?;
         Ok((report, fs::read(out).unwrap()))
     }
 
@@ -336,6 +340,28 @@ const MISTAKES: [(&str, &str); 26] = [
 ];
 
 #[test]
+fn programs_of_this_tree_have_names() {
+    let fixture = Fixture::new();
+    fixture.write("micro/hello", &Elf::default().build());
+    let named = |name: &str| with("").replace("\"vmlinuz\"", &format!("\"guest:{name}\""));
+    let (report, _) = fixture.pack(&named("hello")).unwrap();
+    assert!(
+        report.to_string().contains("kernel guest:hello (ELF"),
+        "{report}"
+    );
+    fs::remove_file(fixture.path("system.tsa")).unwrap();
+    for name in ["halo", "../micro/hello"] {
+        assert_eq!(
+            fixture.error(&named(name)),
+            format!(
+                "system.toml:3:10: kernel: there is no \"guest:{name}\"; `tests/guests/src/bin` has \
+                 the programs"
+            )
+        );
+    }
+}
+
+#[test]
 fn mistakes_in_a_domain() {
     let fixture = Fixture::new();
     for (line, expected) in MISTAKES {
@@ -490,7 +516,7 @@ fn mistakes_in_the_whole() {
     assert!(error.contains(": not TOML: "), "{error}");
     let error = format!(
         "{:#}",
-        pack(Path::new("no.toml"), &[], Path::new("x")).unwrap_err()
+        pack(Path::new("no.toml"), Guests::none(), Path::new("x")).unwrap_err()
     );
     assert_eq!(
         error,

@@ -76,7 +76,11 @@ impl Artifacts {
         let config = self.file(name, "toml");
         fs::write(&config, toml).with_context(|| format!("cannot write {}", config.display()))?;
         let archive = self.file(name, "tsa");
-        system::pack(&config, &[&self.ws.cache().join("guests")], &archive)?;
+        let guests = system::Guests {
+            cached: &[&self.ws.cache().join("guests")],
+            micro: &|| Ok(self.guests.clone()),
+        };
+        system::pack(&config, guests, &archive)?;
         Ok(archive)
     }
 

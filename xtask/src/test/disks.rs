@@ -1,7 +1,7 @@
 //! What a stock Linux does with disks: part of a scenario that boots one anyway.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,8 +11,8 @@ use super::{Artifacts, Script};
 /// Kilobytes of the image.
 const IMAGE_KIB: usize = 1001;
 
-/// Bytes that look like nothing in particular.
-fn contents() -> Vec<u8> {
+/// Bytes that look like nothing in particular, so many kilobytes of them.
+fn contents(kib: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let words = core::iter::repeat_with(|| {
         state ^= state << 13;
@@ -20,14 +20,21 @@ fn contents() -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     });
-    words.take(IMAGE_KIB * 128).flatten().collect()
+    words.take(kib * 128).flatten().collect()
+}
+
+/// Makes an image of so many kilobytes.
+pub(super) fn image(artifacts: &Artifacts, name: &str, kib: usize) -> Result<PathBuf> {
+    let image = artifacts.file(name, "img");
+    fs::write(&image, contents(kib))
+        .with_context(|| format!("cannot write {}", image.display()))?;
+    Ok(image)
 }
 
 /// Makes an image and describes two disks: the image, read-only, and an empty one that may be
 /// written.
 pub(super) fn describe(artifacts: &Artifacts, name: &str) -> Result<String> {
-    let image = artifacts.file(name, "img");
-    fs::write(&image, contents()).with_context(|| format!("cannot write {}", image.display()))?;
+    let image = image(artifacts, name, IMAGE_KIB)?;
     let tables = |image: &Path| {
         format!(
             "[[domain.disk]]\nname = \"xvda\"\nimage = {:?}\nread_only = true\n\

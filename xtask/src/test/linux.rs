@@ -116,7 +116,7 @@ fn cloud(case: &Case<'_>) -> Result<()> {
 }
 
 /// Asks the guest shown for something by Ctrl-] and a key.
-fn wish(script: &mut Script, key: u8, said: &str) -> Result<()> {
+pub(super) fn wish(script: &mut Script, key: u8, said: &str) -> Result<()> {
     script.type_keys(&[0x1d, key])?;
     script.expect(said)
 }

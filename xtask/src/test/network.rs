@@ -1,17 +1,18 @@
 //! Guests that talk to each other over the hypervisor's networks.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use super::linux::{PROMPT, answer, ask, domain, show_console, start};
-use super::{Case, Scenario, Tier};
+use super::linux::{PROMPT, answer, ask, domain, show_console, start, wish};
+use super::{Case, Scenario, Script, Tier, disks};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "linux-network",
     tier: Tier::Bochs,
     about: "two Debian guests ping, and send TCP both ways; a third hears nothing; spoofing and \
-            a filter",
+            a filter; a unikernel serves pages",
     limit: Duration::from_secs(900),
     run: linux_network,
 }];
@@ -28,14 +29,73 @@ fn guest(name: &str, address: &str, network: &str, rules: &str, then: &str) -> S
     ) + &format!("[[domain.vif]]\nnetwork = \"{network}\"\nrules = [{rules}]\n")
 }
 
+/// Kilobytes of the disk that the unikernel serves.
+const SERVED_KIB: usize = 1024;
+
+/// A disk of the domain before it: what is served.
+fn served(image: &Path) -> String {
+    format!(
+        "[[domain.disk]]\nname = \"xvda\"\nimage = {:?}\nread_only = true\n",
+        image.display().to_string()
+    )
+}
+
+/// The unikernel, with as much of the network as it needs.
+fn unikernel(image: &Path) -> String {
+    let rules = "\"allow arp\", \"allow icmp\", \"allow in tcp port 80\", \
+                 \"allow out tcp from 10.0.0.8 port 80\"";
+    format!(
+        "[[domain]]\nname = \"web\"\nkernel = \"guest:unikernel\"\nmemory = \"16M\"\n\
+         cmdline = \"ip=10.0.0.8/24\"\n[[domain.vif]]\nnetwork = \"lan\"\nrules = [{rules}]\n\
+         otherwise = \"deny\"\n{}",
+        served(image)
+    )
+}
+
+/// It answers ping, tells of itself, and serves its disk; the guest that asks has the same disk.
+fn ask_unikernel(script: &mut Script) -> Result<()> {
+    ask(script, "ping -c 5 -A -q 10.0.0.8", "5 packets received")?;
+    let get = |path: &str| format!("wget -q -O - http://10.0.0.8{path}");
+    let memory = answer(script, &format!("{} | grep memory", get("/")))?;
+    // As the toolstack counts it, with the domain's own few pages.
+    ensure!(memory.starts_with("memory 163"), "its page says {memory:?}");
+    let sums = format!("sha256sum </dev/xvda; {} | sha256sum", get("/disk"));
+    let sums = answer(script, &sums)?;
+    let [own, _, served, _] = sums.split(' ').collect::<Vec<_>>()[..] else {
+        bail!("no two sums: {sums}");
+    };
+    ensure!(own == served && own.len() == 64, "it serves {sums}");
+    // Several at a time, one after the other, and what is not there.
+    let sector = format!(
+        "for n in 1 2 3 4 5 6; do {} & done | wc -c; wait",
+        get("/sector/7")
+    );
+    ask(script, &format!("echo $({sector}) \"byt\"es"), "3072 bytes")?;
+    let missing = format!("{} || echo \"no\" page", get("/nothing"));
+    ask(script, &missing, "no page")
+}
+
+/// The toolstack asks it to end, and it does.
+fn end_unikernel(script: &mut Script) -> Result<()> {
+    show_console(script, 4, "web")?;
+    wish(script, b'p', "asked for poweroff")?;
+    script.expect("verdict: pass")?;
+    script.expect("tessera: console: one")?;
+    script.type_line("")?;
+    script.expect(PROMPT)
+}
+
 fn linux_network(case: &Case<'_>) -> Result<()> {
+    let image = disks::image(case.artifacts, case.scenario.name, SERVED_KIB)?;
     let serve = "httpd -h /tmp; until wget -q -O /tmp/y http://10.0.0.1/x; do sleep 1; done; \
                  mv /tmp/y /tmp/x";
     let deny = "\"deny in icmp from 10.0.0.7\"";
     let toml = "[[network]]\nname = \"lan\"\n[[network]]\nname = \"other\"\n".to_owned()
         + &guest("one", "10.0.0.1", "lan", "", "true")
+        + &served(&image)
         + &guest("two", "10.0.0.2", "lan", deny, serve)
-        + &guest("three", "10.0.0.3", "other", "", "true");
+        + &guest("three", "10.0.0.3", "other", "", "true")
+        + &unikernel(&image);
     let mut script = start(case, 1, 1024, &toml)?;
     script.expect("tessera.run: exit status 0")?;
     script.expect(PROMPT)?;
@@ -61,6 +121,8 @@ fn linux_network(case: &Case<'_>) -> Result<()> {
         sums == format!("{} same", 2 * TRANSFER),
         "what came back: {sums}"
     );
+    ask_unikernel(&mut script)?;
+    end_unikernel(&mut script)?;
     // A packet that the peer's filter denies.
     let other = "ip addr add 10.0.0.7/24 dev eth0";
     let denied = ping("-c 2 -I 10.0.0.7");

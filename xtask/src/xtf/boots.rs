@@ -136,7 +136,7 @@ impl Runner<'_> {
         let (config, archive, iso) = (file("toml"), file("tsa"), file("iso"));
         fs::write(&config, description(tests, self.memory_mib))
             .with_context(|| format!("cannot write {}", config.display()))?;
-        system::pack(&config, &[], &archive)?;
+        system::pack(&config, system::Guests::none(), &archive)?;
         image::iso(self.hypervisor, Some(&archive), &Extras::default(), &iso)?;
         let count = u32::try_from(tests.len()).unwrap_or(u32::MAX);
         let spec = Spec {

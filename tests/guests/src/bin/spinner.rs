@@ -10,7 +10,7 @@ guests::main!(run);
 
 fn run(t: &mut Report) {
     let shared = SharedInfo::map();
-    let limit = runtime::option("ms").map_or(u64::MAX, |ms| ms * 1_000_000);
+    let limit = runtime::option("ms").map_or(u64::MAX, |ms: u64| ms * 1_000_000);
     let end = shared.now().saturating_add(limit);
     say!("spinning");
     shared.spin_until(end);
