@@ -43,6 +43,13 @@ pub(crate) const FLAVOURS: [Flavour; 2] = [
     },
 ];
 
+/// A newer kernel, which is fetched when a test wants it.
+pub(crate) const NEWER: Flavour = Flavour {
+    name: "cloud-6.12",
+    package: "linux-image-6.12-cloud-amd64",
+    why: "Debian's newer kernel for virtual machines: guest in the tests",
+};
+
 impl Flavour {
     /// Its directory, whether or not it is there.
     pub(crate) fn dir(&self, cache: &Path) -> PathBuf {
@@ -152,14 +159,20 @@ impl Lazy<'_> {
 
 /// A package file in the cache.
 #[derive(Debug)]
-struct Package {
+pub(super) struct Package {
     file: PathBuf,
     /// `name version`.
     version: String,
 }
 
+impl Package {
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
 /// The package that `resolve` names, kept in the cache as `slot` with a note of its version.
-fn package(
+pub(super) fn package(
     archive: &mut Lazy<'_>,
     packages: &Path,
     slot: &str,
@@ -194,7 +207,7 @@ fn package(
 }
 
 /// Unpacks those files of a package that match `patterns`.
-fn unpack(package: &Path, dir: &Path, patterns: &[&str]) -> Result<()> {
+pub(super) fn unpack(package: &Path, dir: &Path, patterns: &[&str]) -> Result<()> {
     let mut deb = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(package)

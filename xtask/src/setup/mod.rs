@@ -7,6 +7,7 @@
 mod archive;
 pub(crate) mod bochs;
 mod cpio;
+pub(crate) mod for_tests;
 mod initramfs;
 pub(crate) mod kernels;
 mod needs;

@@ -1,12 +1,13 @@
 //! What a stock Linux does with disks: part of a scenario that boots one anyway.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
 use super::linux::{answer, ask};
 use super::{Artifacts, Script};
+use crate::setup::for_tests;
 
 /// Kilobytes of the image.
 const IMAGE_KIB: usize = 1001;
@@ -31,18 +32,17 @@ pub(super) fn image(artifacts: &Artifacts, name: &str, kib: usize) -> Result<Pat
     Ok(image)
 }
 
-/// Makes an image and describes two disks: the image, read-only, and an empty one that may be
-/// written.
+/// Makes an image and describes three disks: the image, read-only, an empty one that may be
+/// written, and one that holds a program.
 pub(super) fn describe(artifacts: &Artifacts, name: &str) -> Result<String> {
     let image = image(artifacts, name, IMAGE_KIB)?;
-    let tables = |image: &Path| {
-        format!(
-            "[[domain.disk]]\nname = \"xvda\"\nimage = {:?}\nread_only = true\n\
-             [[domain.disk]]\nname = \"xvdb\"\nsize = \"8M\"\n",
-            image.display().to_string()
-        )
-    };
-    Ok(tables(&image))
+    let checker = for_tests::e2fsck(artifacts.workspace())?;
+    let [image, checker] = [image, checker].map(|path| path.display().to_string());
+    Ok(format!(
+        "[[domain.disk]]\nname = \"xvda\"\nimage = {image:?}\nread_only = true\n\
+         [[domain.disk]]\nname = \"xvdb\"\nsize = \"8M\"\n\
+         [[domain.disk]]\nname = \"xvdc\"\nimage = {checker:?}\nread_only = true\n"
+    ))
 }
 
 /// Uses both disks, and checks all that comes back.
@@ -85,30 +85,37 @@ pub(super) fn use_them(script: &mut Script) -> Result<()> {
             "a copy in blocks of {block}: {copied}, not {sum}"
         );
     }
-    filesystem(script)
+    filesystem(script, "/dev/xvdb")?;
+    check_filesystem(script)
 }
 
 /// A filesystem that is there again after it was taken down.
-fn filesystem(script: &mut Script) -> Result<()> {
-    let make = "mkdir -p /mnt; mke2fs /dev/xvdb >/tmp/mke2fs 2>&1; echo \"do\"ne $?";
-    ask(script, make, "done 0")?;
-    ask(
-        script,
-        "mount -t ext4 /dev/xvdb /mnt; echo \"do\"ne $?",
-        "done 0",
-    )?;
+pub(super) fn filesystem(script: &mut Script, disk: &str) -> Result<()> {
+    let make = format!("mkdir -p /mnt; mke2fs {disk} >/tmp/mke2fs 2>&1; echo \"do\"ne $?");
+    ask(script, &make, "done 0")?;
+    let mount = format!("mount -t ext4 {disk} /mnt; echo \"do\"ne $?");
+    ask(script, &mount, "done 0")?;
     let fill =
         "for f in 1 2 3; do cp /bin/busybox /mnt/$f; done; sync; umount /mnt; echo \"do\"ne $?";
     ask(script, fill, "done 0")?;
-    let check = "echo 3 >/proc/sys/vm/drop_caches; mount -t ext4 -o ro /dev/xvdb /mnt; \
-                 for f in 1 2 3; do cmp /bin/busybox /mnt/$f || echo differ\"ent\"; done; \
-                 umount /mnt; echo \"do\"ne $?";
-    script.type_line(check)?;
+    let check = format!(
+        "echo 3 >/proc/sys/vm/drop_caches; mount -t ext4 -o ro {disk} /mnt; \
+         for f in 1 2 3; do cmp /bin/busybox /mnt/$f || echo differ\"ent\"; done; \
+         umount /mnt; echo \"do\"ne $?"
+    );
+    script.type_line(&check)?;
     ensure!(
         script.expect_any(&["different", "done 0"])? == 1,
         "a file is not what it was"
     );
     script.expect("# ")
+}
+
+/// The filesystem is clean: with the program on the third disk, whose size is that of its sectors.
+fn check_filesystem(script: &mut Script) -> Result<()> {
+    let check = "cp /dev/xvdc /tmp/e2fsck; chmod +x /tmp/e2fsck; /tmp/e2fsck -fn /dev/xvdb; \
+                 echo \"clea\"n $?";
+    ask(script, check, "clean 0")
 }
 
 /// After a restart: the image is there, what was written is not.
@@ -119,6 +126,25 @@ pub(super) fn find_them_anew(script: &mut Script) -> Result<()> {
         left == "0",
         "{left} bytes are left of what was written before the restart"
     );
+    Ok(())
+}
+
+/// Two vCPUs use a disk at once, each by a queue of its own.
+pub(super) fn two_queues(script: &mut Script) -> Result<()> {
+    let queues = answer(script, "ls /sys/block/xvda/mq")?;
+    ensure!(queues == "0 1", "queues: {queues}");
+    let ports = answer(script, "grep -c 'blkif' /proc/interrupts")?;
+    ensure!(ports == "2", "ports: {ports}");
+    // Each copies a pattern of its own, in small requests, to its half and back.
+    let copy = "for c in 0 1; do (yes $c$(uname -a) | head -c 4194304 >/tmp/$c; \
+                taskset $((c + 1)) dd if=/tmp/$c of=/dev/xvda bs=16k seek=$((c * 512)) oflag=direct; \
+                taskset $((c + 1)) dd if=/dev/xvda bs=16k skip=$((c * 512)) count=256 iflag=direct | \
+                cmp - /tmp/$c && touch /tmp/same$c) & done; wait; \
+                ls /tmp/same0 /tmp/same1 && echo \"bo\"th";
+    ask(script, copy, "both")?;
+    let used = "grep blkif /proc/interrupts | awk '$2 + $3 > 20 {n++} END {print n}'";
+    let used = answer(script, used)?;
+    ensure!(used == "2", "{used} queues had events");
     Ok(())
 }
 

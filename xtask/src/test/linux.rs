@@ -20,7 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "linux-smp",
         tier: Tier::Bochs,
-        about: "two vCPUs on two CPUs: nproc, ticks on both, floating point on both",
+        about: "two vCPUs on two CPUs: nproc, ticks, floating point and a disk's queue on both",
         limit: Duration::from_secs(600),
         run: smp,
     },
@@ -164,12 +164,9 @@ fn standard(case: &Case<'_>) -> Result<()> {
 const TERMS: u32 = 30_000;
 
 fn smp(case: &Case<'_>) -> Result<()> {
-    let mut script = start(
-        case,
-        2,
-        512,
-        &domain("debian", "cloud", "256M", "vcpus = 2\n"),
-    )?;
+    let keys = "vcpus = 2\n[[domain.disk]]\nname = \"xvda\"\nsize = \"16M\"\n";
+    let toml = domain("debian", "cloud", "256M", keys);
+    let mut script = start(case, 2, 512, &toml)?;
     script.expect("on Tessera: 2 CPU")?;
     script.expect(PROMPT)?;
     let cpus = answer(&mut script, "nproc")?;
@@ -193,6 +190,7 @@ fn smp(case: &Case<'_>) -> Result<()> {
             "CPU {cpu} takes no ticks: {before} before, {after} after"
         );
     }
+    disks::two_queues(&mut script)?;
     power_off(script)
 }
 

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use super::disks;
 use super::linux::{PROMPT, answer, ask, domain, show_console, start, wish};
-use super::{Case, Scenario, Script, Tier, disks};
+use super::{Case, Scenario, Script, Tier};
+use crate::setup::for_tests;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "linux-network",
     tier: Tier::Bochs,
     about: "two Debian guests ping, and send TCP both ways; a third hears nothing; spoofing and \
-            a filter; a unikernel serves pages",
+            a filter; jumbo frames; kernels 6.1 and 6.12; a unikernel serves pages",
     limit: Duration::from_secs(900),
     run: linux_network,
 }];
@@ -20,14 +22,25 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 /// Bytes that go to the peer by TCP and come back.
 const TRANSFER: u32 = 4 << 20;
 
+/// The kernel of the second guest, so that each talks to one of another age.
+const OTHER_KERNEL: &str = "cloud-6.12";
+
 /// A Debian guest with an interface, which it brings up with this address; then it runs `then`.
-fn guest(name: &str, address: &str, network: &str, rules: &str, then: &str) -> String {
+fn guest(
+    (name, kernel): (&str, &str),
+    (address, network): (&str, &str),
+    rules: &str,
+    then: &str,
+) -> String {
     let up = format!("ip addr add {address}/24 dev eth0; ip link set eth0 up; {then}");
-    domain(name, "cloud", "192M", "").replace(
+    domain(name, kernel, "192M", "").replace(
         "cmdline = \"console=hvc0\"",
         &format!("cmdline = 'console=hvc0 tessera.run=\"{up}\"'"),
     ) + &format!("[[domain.vif]]\nnetwork = \"{network}\"\nrules = [{rules}]\n")
 }
+
+/// A disk of the domain before it.
+const SCRATCH: &str = "[[domain.disk]]\nname = \"xvda\"\nsize = \"8M\"\n";
 
 /// Kilobytes of the disk that the unikernel serves.
 const SERVED_KIB: usize = 1024;
@@ -75,6 +88,39 @@ fn ask_unikernel(script: &mut Script) -> Result<()> {
     ask(script, &missing, "no page")
 }
 
+/// Frames of 9000 bytes, which nobody cuts: as many packets as answers, to the other side and back.
+fn jumbo(script: &mut Script) -> Result<()> {
+    let mtu = |script: &mut Script, mtu: u32| {
+        let set = format!("ip link set eth0 mtu {mtu}; cat /sys/class/net/eth0/mtu");
+        let set = answer(script, &set)?;
+        ensure!(set == mtu.to_string(), "the MTU is {set}");
+        Ok(())
+    };
+    let show = |script: &mut Script, number, name| {
+        show_console(script, number, name)?;
+        script.type_line("")?;
+        script.expect(PROMPT)
+    };
+    show(script, 2, "two")?;
+    let kernel = answer(script, "uname -r")?;
+    ensure!(kernel.starts_with("6.12."), "the second guest has {kernel}");
+    mtu(script, 9000)?;
+    disks::filesystem(script, "/dev/xvda")?;
+    show(script, 1, "one")?;
+    mtu(script, 9000)?;
+    let count = "cat /sys/class/net/eth0/statistics/rx_packets";
+    let ping = "ping -c 5 -W 1 -A -q -s 8900 10.0.0.2 | grep -o '[0-9]* packets received'";
+    let counts = answer(script, &format!("{count}; {ping}; {count}"))?;
+    let [before, "5", "packets", "received", after] = counts.split(' ').collect::<Vec<_>>()[..]
+    else {
+        bail!("large pings: {counts}");
+    };
+    let heard = after.parse::<u64>()?.saturating_sub(before.parse()?);
+    // The answers, and perhaps a question of ARP.
+    ensure!((5..10).contains(&heard), "{heard} packets for 5 answers");
+    Ok(())
+}
+
 /// The toolstack asks it to end, and it does.
 fn end_unikernel(script: &mut Script) -> Result<()> {
     show_console(script, 4, "web")?;
@@ -85,64 +131,73 @@ fn end_unikernel(script: &mut Script) -> Result<()> {
     script.expect(PROMPT)
 }
 
-fn linux_network(case: &Case<'_>) -> Result<()> {
-    let image = disks::image(case.artifacts, case.scenario.name, SERVED_KIB)?;
-    let serve = "httpd -h /tmp; until wget -q -O /tmp/y http://10.0.0.1/x; do sleep 1; done; \
-                 mv /tmp/y /tmp/x";
-    let deny = "\"deny in icmp from 10.0.0.7\"";
-    let toml = "[[network]]\nname = \"lan\"\n[[network]]\nname = \"other\"\n".to_owned()
-        + &guest("one", "10.0.0.1", "lan", "", "true")
-        + &served(&image)
-        + &guest("two", "10.0.0.2", "lan", deny, serve)
-        + &guest("three", "10.0.0.3", "other", "", "true")
-        + &unikernel(&image);
-    let mut script = start(case, 1, 1024, &toml)?;
-    script.expect("tessera.run: exit status 0")?;
-    script.expect(PROMPT)?;
-    let own = answer(&mut script, "cat /sys/class/net/eth0/address")?;
-    let ping = |more: &str| format!("ping -W 1 -q {more} 10.0.0.2");
+fn ping(more: &str) -> String {
+    format!("ping -W 1 -q {more} 10.0.0.2")
+}
+
+/// Ping, and TCP both ways.
+fn talk(script: &mut Script) -> Result<()> {
     // The peer may still be starting.
     let wait = format!("until {} >/tmp/log; do sleep 1; done", ping("-c 1"));
-    ask(&mut script, &format!("{wait}; echo \"up\" now"), "up now")?;
-    ask(&mut script, &ping("-c 20 -A"), "20 packets received")?;
+    ask(script, &format!("{wait}; echo \"up\" now"), "up now")?;
+    ask(script, &ping("-c 20 -A"), "20 packets received")?;
     // The peer fetches it, and then has it to be fetched.
     let serve = format!("head -c {TRANSFER} /dev/urandom >/tmp/y; mv /tmp/y /tmp/x; httpd -h /tmp");
     let fetch = "until wget -q -O /tmp/y http://10.0.0.2/x; do sleep 1; done";
-    ask(
-        &mut script,
-        &format!("{serve}; {fetch}; echo \"ba\"ck"),
-        "back",
-    )?;
+    ask(script, &format!("{serve}; {fetch}; echo \"ba\"ck"), "back")?;
     let sums = answer(
-        &mut script,
+        script,
         "cat /tmp/x /tmp/y | wc -c; cmp /tmp/x /tmp/y && echo same",
     )?;
     ensure!(
         sums == format!("{} same", 2 * TRANSFER),
         "what came back: {sums}"
     );
-    ask_unikernel(&mut script)?;
-    end_unikernel(&mut script)?;
+    Ok(())
+}
+
+/// What the peer's filter denies, and what the hypervisor does.
+fn deny(script: &mut Script) -> Result<()> {
+    let own = answer(script, "cat /sys/class/net/eth0/address")?;
     // A packet that the peer's filter denies.
     let other = "ip addr add 10.0.0.7/24 dev eth0";
     let denied = ping("-c 2 -I 10.0.0.7");
-    ask(
-        &mut script,
-        &format!("{other}; {denied}"),
-        "0 packets received",
-    )?;
+    ask(script, &format!("{other}; {denied}"), "0 packets received")?;
     // Frames from an address that is not its own.
     let set = |mac: &str| {
         format!("ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up")
     };
     let spoof = set("02:00:00:00:00:09");
     ask(
-        &mut script,
+        script,
         &format!("{spoof}; {}", ping("-c 2")),
         "0 packets received",
     )?;
     let honest = format!("{}; {}", set(&own), ping("-c 2"));
-    ask(&mut script, &honest, "2 packets received")?;
+    ask(script, &honest, "2 packets received")
+}
+
+fn linux_network(case: &Case<'_>) -> Result<()> {
+    for_tests::newer_kernel(case.artifacts.workspace())?;
+    let image = disks::image(case.artifacts, case.scenario.name, SERVED_KIB)?;
+    let serve = "httpd -h /tmp; until wget -q -O /tmp/y http://10.0.0.1/x; do sleep 1; done; \
+                 mv /tmp/y /tmp/x";
+    let filter = "\"deny in icmp from 10.0.0.7\"";
+    let toml = "[[network]]\nname = \"lan\"\n[[network]]\nname = \"other\"\n".to_owned()
+        + &guest(("one", "cloud"), ("10.0.0.1", "lan"), "", "true")
+        + &served(&image)
+        + &guest(("two", OTHER_KERNEL), ("10.0.0.2", "lan"), filter, serve)
+        + SCRATCH
+        + &guest(("three", "cloud"), ("10.0.0.3", "other"), "", "true")
+        + &unikernel(&image);
+    let mut script = start(case, 1, 1024, &toml)?;
+    script.expect("tessera.run: exit status 0")?;
+    script.expect(PROMPT)?;
+    talk(&mut script)?;
+    ask_unikernel(&mut script)?;
+    end_unikernel(&mut script)?;
+    jumbo(&mut script)?;
+    deny(&mut script)?;
     script.type_line("poweroff")?;
     script.expect("tessera: console: two")?;
     script.type_line("")?;
