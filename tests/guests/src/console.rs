@@ -4,12 +4,10 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use abi::hvm::param;
 use abi::{EvtchnPort, Gfn};
 use heapless::String;
-use pv_drivers::console::Front;
-use pv_drivers::guest::{event_channel, hvm, sched};
-use pv_drivers::shared_page::SharedPage;
+use pv_drivers::console::Client;
+use pv_drivers::guest::sched;
 
 use crate::{cpu, memory, xen};
 
@@ -28,14 +26,20 @@ pub(crate) fn init() {
     if !xen::present() {
         return;
     }
-    let frame = hvm::get_param(param::CONSOLE_PFN);
-    let port = hvm::get_param(param::CONSOLE_EVTCHN);
-    if let (Ok(frame @ 1..), Ok(port @ 1..)) = (frame, port)
-        && let Ok(port) = u32::try_from(port)
+    if let Some(frame) = Client::frame()
+        && let Some(client) = Client::connect(memory::view(frame))
     {
-        PORT.store(port, Ordering::Relaxed);
-        FRAME.store(frame, Ordering::Relaxed);
+        PORT.store(client.port().0, Ordering::Relaxed);
+        FRAME.store(frame.raw(), Ordering::Relaxed);
     }
+}
+
+/// The ring, for one who writes or reads it now.
+#[must_use]
+pub fn client() -> Option<Client> {
+    let frame = FRAME.load(Ordering::Relaxed);
+    let port = EvtchnPort(PORT.load(Ordering::Relaxed));
+    (frame != 0).then(|| Client::attach(memory::view(Gfn::new(frame)), port))
 }
 
 /// Writes one line: `say!("text {}", args)`.
@@ -76,9 +80,8 @@ pub fn line(text: fmt::Arguments<'_>) {
 }
 
 fn write(bytes: &[u8]) {
-    let frame = FRAME.load(Ordering::Relaxed);
-    if frame != 0 {
-        write_ring(memory::view(Gfn::new(frame)), bytes);
+    if let Some(client) = client() {
+        write_ring(client, bytes);
     } else if ON_XEN.load(Ordering::Relaxed) {
         xen::console_io(bytes);
     } else {
@@ -90,17 +93,13 @@ fn write(bytes: &[u8]) {
 }
 
 /// Writes all of `bytes` to the ring, waiting while it is full.
-fn write_ring(ring: SharedPage, mut bytes: &[u8]) {
-    let port = EvtchnPort(PORT.load(Ordering::Relaxed));
-    let mut front = Front::connect(&ring);
+fn write_ring(mut client: Client, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // What the back end makes no sense of cannot be said anywhere.
-        let Ok(count) = front.write(&ring, bytes) else {
+        let Ok(count) = client.write(bytes) else {
             return;
         };
         bytes = bytes.get(count..).unwrap_or_default();
-        // A refusal cannot be reported anywhere; the ring stays as it is and is tried again.
-        let _ = event_channel::send(port);
         if count == 0 {
             let _ = sched::yield_now();
         }
@@ -109,14 +108,9 @@ fn write_ring(ring: SharedPage, mut bytes: &[u8]) {
 
 /// Waits until everything written has been taken out of the ring.
 pub fn drain() {
-    let frame = FRAME.load(Ordering::Relaxed);
-    if frame == 0 {
-        return;
-    }
-    let ring = memory::view(Gfn::new(frame));
-    let front = Front::connect(&ring);
+    let Some(client) = client() else { return };
     for _ in 0..10_000 {
-        if front.unsent(&ring) == Ok(0) {
+        if client.is_drained() == Ok(true) {
             return;
         }
         let _ = sched::yield_now();

@@ -124,6 +124,8 @@ fn jumbo(script: &mut Script) -> Result<()> {
 /// The toolstack asks it to end, and it does.
 fn end_unikernel(script: &mut Script) -> Result<()> {
     show_console(script, 4, "web")?;
+    script.type_line("")?;
+    script.expect("web: http://10.0.0.8/, up ")?;
     wish(script, b'p', "asked for poweroff")?;
     script.expect("verdict: pass")?;
     script.expect("tessera: console: one")?;

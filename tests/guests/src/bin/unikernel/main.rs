@@ -3,7 +3,8 @@
 //!
 //! `ip=ADDRESS/BITS` and `gateway=ADDRESS` on the command line say who it is. It sleeps in
 //! `SCHEDOP_poll` until one of its event channels or a timer of TCP has something for it, takes no
-//! interrupts, and powers off when the toolstack asks for that by `control/shutdown`.
+//! interrupts, and powers off when the toolstack asks for that by `control/shutdown`. Return on its
+//! console shows how it is.
 #![no_std]
 #![no_main]
 
@@ -16,7 +17,7 @@ use core::str::FromStr;
 use guests::memory::{self, Page};
 use guests::report::Report;
 use guests::xen::SharedInfo;
-use guests::{check, cpu, grants, runtime, say};
+use guests::{check, console, cpu, grants, runtime, say};
 use heapless::Vec;
 use pv_drivers::guest::pending::Pending;
 use pv_drivers::net::stack::{Buffers, Device};
@@ -128,9 +129,9 @@ impl Machine {
         let mut sockets = SocketSet::new(&mut sockets[..]);
         let mut connections = connection::all(&mut sockets);
         let facts = Facts::learn(&mut self.bus.store, address.address());
-        say!("unikernel: http://{}/", address.address());
+        facts.show(self);
         loop {
-            self.look_at_devices();
+            self.look_at_devices(&facts);
             if self.wants_end()? {
                 return self.end();
             }
@@ -196,7 +197,19 @@ impl Machine {
 
     /// Forgets the devices' events, before looking at what is behind them: who has more to say after
     /// that makes another one.
-    fn look_at_devices(&mut self) {
+    fn look_at_devices(&mut self, facts: &Facts) {
+        if let Some(mut console) = console::client()
+            && self.pending.take(console.port())
+        {
+            let mut typed = [0; 16];
+            let mut asked = false;
+            while let Ok(count @ 1..) = console.read(&mut typed) {
+                asked |= typed[..count].contains(&b'\r');
+            }
+            if asked {
+                facts.show(self);
+            }
+        }
         if let Some(port) = self.net.port() {
             // What came is taken in any case.
             let _ = self.pending.take(port);
@@ -244,7 +257,9 @@ impl Machine {
     /// Sleeps until there is an event, or `next`.
     fn sleep(&self, next: Option<Instant>) {
         let disk = self.disk.as_ref().and_then(Disk::port);
-        let ports: Vec<_, 3> = [Some(self.bus.store.port()), self.net.port(), disk]
+        let console = console::client().map(|console| console.port());
+        let store = Some(self.bus.store.port());
+        let ports: Vec<_, 4> = [store, self.net.port(), disk, console]
             .into_iter()
             .flatten()
             .collect();

@@ -2,7 +2,7 @@
 
 use core::fmt::Write as _;
 
-use guests::xen;
+use guests::{say, xen};
 use heapless::String;
 use pv_drivers::xenstore::{Client, Text};
 use smoltcp::wire::Ipv4Address;
@@ -26,6 +26,13 @@ impl Facts {
     pub(crate) fn learn(store: &mut Client, address: Ipv4Address) -> Self {
         let name = store.read("name").unwrap_or_default();
         Self { name, address }
+    }
+
+    /// A line on the console.
+    pub(crate) fn show(&self, machine: &Machine) {
+        let up = machine.clock.now() / 1_000_000_000;
+        let Self { name, address } = self;
+        say!("{name}: http://{address}/, up {up} s");
     }
 
     /// The page at `/`.
