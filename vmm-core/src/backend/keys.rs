@@ -1,6 +1,6 @@
 //! The two directories of a device in the xenstore (Xen, `docs/misc/xenstore-paths.pandoc`).
 
-use core::fmt::{Display, Write as _};
+use core::fmt::{self, Display, Write as _};
 use core::str;
 
 use abi::DomId;
@@ -150,6 +150,19 @@ impl<'a, 's> Keys<'a, 's> {
         self.front(key)
             .map(|value| number(value).ok_or(Refusal::Key(what)))
             .transpose()
+    }
+}
+
+/// The directory of a queue's keys: one of its own, or the device's if that has one queue only.
+#[derive(Clone, Copy)]
+pub(super) struct Prefix(pub(super) Option<u16>);
+
+impl Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(number) => write!(f, "queue-{number}/"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -92,7 +92,7 @@ impl Devices {
             drivers.push((disk.name.virtual_device(), Driver::Vbd(vbd)));
         }
         for (number, vif) in (0..).zip(&config.vifs) {
-            let vif = vif::Vif::new(number, vif);
+            let vif = vif::Vif::new(number, vif, config.vcpus);
             drivers.push((number.into(), Driver::Vif(Box::new(vif))));
         }
         let devices = (0..).zip(drivers).map(|(slot, (number, driver))| Device {

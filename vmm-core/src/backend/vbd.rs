@@ -15,7 +15,7 @@ use xenstore::Error;
 
 use super::driver::Outcome;
 use super::front::{Front, Mapped, Refusal};
-use super::keys::{Announcement, Keys};
+use super::keys::{Announcement, Keys, Prefix};
 use crate::storage::RamDisk;
 
 /// The most queues of one disk.
@@ -152,19 +152,6 @@ impl Vbd {
 impl fmt::Display for Vbd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.fmt(f)
-    }
-}
-
-/// The directory of a queue's keys: one of its own, or the device's if that has one queue only.
-#[derive(Clone, Copy)]
-struct Prefix(Option<u16>);
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(number) => write!(f, "queue-{number}/"),
-            None => Ok(()),
-        }
     }
 }
 

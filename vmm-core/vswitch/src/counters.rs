@@ -95,6 +95,17 @@ impl Counters {
         }
     }
 
+    /// What both count together.
+    #[must_use]
+    pub fn with(mut self, other: &Self) -> Self {
+        self.frames = self.frames.wrapping_add(other.frames);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        for (count, more) in self.dropped.iter_mut().zip(other.dropped) {
+            *count = count.wrapping_add(more);
+        }
+        self
+    }
+
     /// How many were dropped for this reason.
     #[must_use]
     pub fn dropped(&self, reason: Reason) -> u64 {

@@ -14,6 +14,7 @@
 //! * [`Network`]: the ports of one network, the addresses behind them, and routing.
 //! * [`Ethernet`], [`Packet`]: what a frame says of itself.
 //! * [`Filter`], [`Bucket`]: an interface's rules and its rate limit.
+//! * [`flow`]: which of a receiver's queues a frame goes to.
 //! * [`Counters`]: what became of its frames.
 //!
 //! A frame is any bytes at all, and its sender may try to be heard as another, to hear what is for
@@ -36,6 +37,7 @@ mod bucket;
 mod counters;
 mod ethernet;
 mod filter;
+mod flow;
 mod groups;
 mod network;
 mod packet;
@@ -47,6 +49,7 @@ pub use bucket::Bucket;
 pub use counters::{Counters, Reason};
 pub use ethernet::{Ethernet, WINDOW};
 pub use filter::Filter;
+pub use flow::flow;
 pub use groups::{MAX_GROUPS, TooManyGroups};
 pub use network::{AttachError, Destination, MAX_PORTS, Network, NotItsAddress, PortId};
 pub use packet::{Malformed, Packet};

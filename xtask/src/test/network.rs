@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "linux-network",
     tier: Tier::Bochs,
     about: "two Debian guests ping, and send TCP both ways; a third hears nothing; spoofing and \
-            a filter; jumbo frames; kernels 6.1 and 6.12; a unikernel serves pages",
+            a filter; jumbo frames and two queues; kernels 6.1 and 6.12; a unikernel serves pages",
     limit: Duration::from_secs(900),
     run: linux_network,
 }];
@@ -25,6 +25,9 @@ const TRANSFER: u32 = 4 << 20;
 /// The kernel of the second guest, so that each talks to one of another age.
 const OTHER_KERNEL: &str = "cloud-6.12";
 
+/// It has two vCPUs, and so two queues of its interface.
+const OTHER_KEYS: &str = "vcpus = 2\n";
+
 /// A Debian guest with an interface, which it brings up with this address; then it runs `then`.
 fn guest(
     (name, kernel): (&str, &str),
@@ -33,7 +36,12 @@ fn guest(
     then: &str,
 ) -> String {
     let up = format!("ip addr add {address}/24 dev eth0; ip link set eth0 up; {then}");
-    domain(name, kernel, "192M", "").replace(
+    let keys = if kernel == OTHER_KERNEL {
+        OTHER_KEYS
+    } else {
+        ""
+    };
+    domain(name, kernel, "192M", keys).replace(
         "cmdline = \"console=hvc0\"",
         &format!("cmdline = 'console=hvc0 tessera.run=\"{up}\"'"),
     ) + &format!("[[domain.vif]]\nnetwork = \"{network}\"\nrules = [{rules}]\n")
@@ -105,6 +113,7 @@ fn jumbo(script: &mut Script) -> Result<()> {
     let kernel = answer(script, "uname -r")?;
     ensure!(kernel.starts_with("6.12."), "the second guest has {kernel}");
     mtu(script, 9000)?;
+    two_queues(script)?;
     disks::filesystem(script, "/dev/xvda")?;
     show(script, 1, "one")?;
     mtu(script, 9000)?;
@@ -118,6 +127,16 @@ fn jumbo(script: &mut Script) -> Result<()> {
     let heard = after.parse::<u64>()?.saturating_sub(before.parse()?);
     // The answers, and perhaps a question of ARP.
     ensure!((5..10).contains(&heard), "{heard} packets for 5 answers");
+    Ok(())
+}
+
+/// The guest shown has two queues, and both have been used: each flow by one of them.
+fn two_queues(script: &mut Script) -> Result<()> {
+    let queues = answer(script, "ls /sys/class/net/eth0/queues")?;
+    ensure!(queues == "rx-0 rx-1 tx-0 tx-1", "queues: {queues}");
+    let used = "grep 'q[01]-rx' /proc/interrupts | awk '$2 + $3 > 3 {n++} END {print n}'";
+    let used = answer(script, used)?;
+    ensure!(used == "2", "{used} queues received something");
     Ok(())
 }
 
@@ -147,6 +166,10 @@ fn talk(script: &mut Script) -> Result<()> {
     let serve = format!("head -c {TRANSFER} /dev/urandom >/tmp/y; mv /tmp/y /tmp/x; httpd -h /tmp");
     let fetch = "until wget -q -O /tmp/y http://10.0.0.2/x; do sleep 1; done";
     ask(script, &format!("{serve}; {fetch}; echo \"ba\"ck"), "back")?;
+    // Many flows, for the queues of the other.
+    let many = "for n in $(seq 24); do wget -q -O /tmp/z http://10.0.0.2/; done 2>/tmp/log; \
+                echo \"ma\"ny";
+    ask(script, many, "many")?;
     let sums = answer(
         script,
         "cat /tmp/x /tmp/y | wc -c; cmp /tmp/x /tmp/y && echo same",

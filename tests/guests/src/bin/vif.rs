@@ -88,6 +88,7 @@ fn run(t: &mut Report) {
     let state = guest.back_state(0);
     check_eq!(t, state, XenbusState::Closing, "after slots without an end");
     guest.go(t, one);
+    queues(t, &mut guest);
     for cycle in 0..CYCLES {
         let Some(interface) = guest.connect(t, 0, tx0, rx0) else {
             check!(t, false, "connection {cycle}");
@@ -101,6 +102,25 @@ fn run(t: &mut Report) {
     frames(t, &guest, &mut one, &mut two);
     guest.go(t, one);
     guest.go(t, two);
+}
+
+/// Queues that there are not, for one vCPU. What else a connection needs is there from before.
+fn queues(t: &mut Report, guest: &mut Guest) {
+    let key = "multi-queue-num-queues";
+    for count in [0, 2, 65537] {
+        let said = guest.write(0, key, count) && guest.say(0, XenbusState::Connected);
+        let state = guest.back_state(0);
+        check_eq!(
+            t,
+            (said, state),
+            (true, XenbusState::Closing),
+            "{count} queues"
+        );
+        guest.say(0, XenbusState::Closed);
+        guest.say(0, XenbusState::Initialising);
+    }
+    let gone = guest.devices[0].unset(&mut guest.store, key);
+    check_eq!(t, gone, Ok(()), "the key is gone");
 }
 
 /// A frame arrives, from the right one only.

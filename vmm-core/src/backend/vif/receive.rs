@@ -6,7 +6,6 @@ use pv_drivers::ring::Broken;
 use system::network::Direction;
 use vswitch::{Counters, Filter, Reason};
 
-use super::{RECEIVER, SENDER};
 use crate::backend::front::{Front, Mapped, Refusal};
 
 #[derive(Debug, Default)]
@@ -19,34 +18,39 @@ pub(super) struct Receiver {
 struct Channel {
     rx: Rx<Mapped>,
     port: EvtchnPort,
-    /// The queue that the port is bound to.
-    queue: u16,
+    /// The half, as one of the device's, that the port is bound to.
+    half: u16,
+    /// It has that port for itself.
+    is_own: bool,
     /// The front end's index made no sense.
     is_broken: bool,
 }
 
 impl Receiver {
-    /// Takes up the ring. The half has a port of its own or the other half's, which is bound there.
+    /// Takes up the ring. The half has a port of its own or the other half's, which is bound there;
+    /// each with the number of its half.
     pub(super) fn connect(
         &mut self,
         front: Front<'_>,
         ring: GrantRef,
         offers: Offers,
-        (both, own): (EvtchnPort, Option<EvtchnPort>),
+        (both, own): ((EvtchnPort, u16), Option<(EvtchnPort, u16)>),
     ) -> Result<(), Refusal> {
         let page = front.map(ring)?;
-        if let Some(port) = own
-            && let Err(refusal) = front.bind(port, RECEIVER)
+        if let Some((port, half)) = own
+            && let Err(refusal) = front.bind(port, half)
         {
             front.unmap(page);
             return Err(refusal);
         }
         // One page holds a ring.
         let rx = Rx::attach(page, offers).ok_or(Refusal::Key("rx-ring-ref"))?;
+        let (port, half) = own.unwrap_or(both);
         self.channel = Some(Channel {
             rx,
-            port: own.unwrap_or(both),
-            queue: own.map_or(SENDER, |_| RECEIVER),
+            port,
+            half,
+            is_own: own.is_some(),
             is_broken: false,
         });
         Ok(())
@@ -54,8 +58,8 @@ impl Receiver {
 
     pub(super) fn disconnect(&mut self, front: Front<'_>) {
         if let Some(channel) = self.channel.take() {
-            if channel.queue == RECEIVER {
-                front.unbind(channel.port, RECEIVER);
+            if channel.is_own {
+                front.unbind(channel.port, channel.half);
             }
             channel.rx.into_pages().for_each(|page| front.unmap(page));
         }
@@ -70,7 +74,7 @@ impl Receiver {
         }
     }
 
-    /// Puts a frame into the front end's pages. The port and its queue, when the front end is to
+    /// Puts a frame into the front end's pages. The port and its half, when the front end is to
     /// be told.
     ///
     /// # Errors
@@ -101,6 +105,6 @@ impl Receiver {
             }
         }
         let told = channel.rx.publish();
-        Ok(told.then_some((channel.port, channel.queue)))
+        Ok(told.then_some((channel.port, channel.half)))
     }
 }

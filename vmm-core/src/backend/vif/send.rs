@@ -3,10 +3,11 @@
 use abi::netif::status;
 use abi::{EvtchnPort, GrantRef, PAGE_SIZE};
 use pv_drivers::net::{Frame, Taken, Tx, Unusable};
+use spin::Mutex;
 use system::network::{Direction, MacAddr};
 use vswitch::{Bucket, Counters, Ethernet, Filter, PortId, Reason};
 
-use super::{SENDER, deliver};
+use super::deliver;
 use crate::backend::driver::Outcome;
 use crate::backend::front::{Front, Mapped, Refusal};
 use crate::network::{Network, Route};
@@ -15,10 +16,9 @@ use crate::network::{Network, Route};
 /// not cut, so those of 64 KiB go one at a time.
 const STEP: usize = 8;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sender {
     channel: Option<Channel>,
-    bucket: Option<Bucket>,
     pub(super) counters: Counters,
 }
 
@@ -26,6 +26,8 @@ pub(super) struct Sender {
 struct Channel {
     tx: Tx<Mapped>,
     port: EvtchnPort,
+    /// The port's number at the device.
+    number: u16,
     /// Where the interface is at the switch.
     place: PortId,
     /// The frame that was taken last is on its way to all who hear it.
@@ -40,25 +42,17 @@ struct Round {
 }
 
 impl Sender {
-    pub(super) fn new(bucket: Option<Bucket>) -> Self {
-        Self {
-            channel: None,
-            bucket,
-            counters: Counters::default(),
-        }
-    }
-
-    /// Takes up the ring of an interface that has its place at the switch. On failure nothing is
-    /// held.
+    /// Takes up the ring of an interface that has its place at the switch; `number` is that of the
+    /// half among the device's. On failure nothing is held.
     pub(super) fn connect(
         &mut self,
         front: Front<'_>,
         ring: GrantRef,
-        port: EvtchnPort,
+        (port, number): (EvtchnPort, u16),
         place: PortId,
     ) -> Result<(), Refusal> {
         let page = front.map(ring)?;
-        if let Err(refusal) = front.bind(port, SENDER) {
+        if let Err(refusal) = front.bind(port, number) {
             front.unmap(page);
             return Err(refusal);
         }
@@ -67,18 +61,19 @@ impl Sender {
         self.channel = Some(Channel {
             tx,
             port,
+            number,
             place,
             round: None,
         });
         Ok(())
     }
 
-    /// Lets go of the front end's; the interface's place at the switch, if it was connected.
-    pub(super) fn disconnect(&mut self, front: Front<'_>) -> Option<PortId> {
-        let channel = self.channel.take()?;
-        front.unbind(channel.port, SENDER);
-        channel.tx.into_pages().for_each(|page| front.unmap(page));
-        Some(channel.place)
+    /// Lets go of the front end's.
+    pub(super) fn disconnect(&mut self, front: Front<'_>) {
+        if let Some(channel) = self.channel.take() {
+            front.unbind(channel.port, channel.number);
+            channel.tx.into_pages().for_each(|page| front.unmap(page));
+        }
     }
 
     /// Sends as much as goes in one step.
@@ -87,6 +82,7 @@ impl Sender {
         front: Front<'_>,
         network: &Network,
         filter: &Filter,
+        bucket: Option<&Mutex<Bucket>>,
     ) -> Result<Outcome, Unusable> {
         let Some(channel) = &mut self.channel else {
             return Ok(Outcome::default());
@@ -95,7 +91,7 @@ impl Sender {
             front,
             network,
             filter,
-            bucket: &mut self.bucket,
+            bucket,
             counters: &mut self.counters,
             left: STEP,
         };
@@ -118,7 +114,7 @@ struct Turn<'a> {
     front: Front<'a>,
     network: &'a Network,
     filter: &'a Filter,
-    bucket: &'a mut Option<Bucket>,
+    bucket: Option<&'a Mutex<Bucket>>,
     counters: &'a mut Counters,
     /// What is left of the step.
     left: usize,
@@ -200,7 +196,7 @@ impl Turn<'_> {
             return Err(Reason::Filtered);
         }
         if let Some(bucket) = self.bucket
-            && !bucket.take(self.front.now(), length(frame))
+            && !bucket.lock().take(self.front.now(), length(frame))
         {
             return Err(Reason::Limited);
         }
