@@ -1,5 +1,5 @@
-//! What guests ask of consoles and the xenstore beyond their share of one exit, and of devices before
-//! these are connected: the boot pCPU does it for them, in rounds, a share for each domain in every round.
+//! What guests ask of consoles beyond their share of one exit, and of devices before these are
+//! connected: the boot pCPU does it for them, in rounds, a share for each domain in every round.
 //!
 //! A guest can see to it that there is always something left. So between two rounds vCPUs have
 //! the pCPU for a while; with none to run, the rounds follow each other.
@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::time::{self, Tsc};
-use crate::{backend, console, store};
+use crate::{backend, console};
 
 /// How long vCPUs have the boot pCPU between two rounds, in microseconds.
 const REST_US: u64 = 1_000;
@@ -21,7 +21,7 @@ static LAST_ROUND: AtomicU64 = AtomicU64::new(0);
 /// True when something is left.
 #[must_use]
 pub fn any() -> bool {
-    console::has_more() || store::has_more() || backend::has_more()
+    console::has_more() || backend::has_more()
 }
 
 /// When the next round is due; never while nothing is left.
@@ -38,7 +38,6 @@ fn next_round(any: bool, last: Tsc, rest: u64) -> Tsc {
 /// A round. Called on the boot pCPU.
 pub fn serve() {
     console::serve_more();
-    store::serve_more();
     backend::serve_more();
     LAST_ROUND.store(Tsc::now().0, Ordering::Relaxed);
 }

@@ -19,7 +19,7 @@ use crate::{backend, console, store};
 
 /// Ports that a reset closes before it lets other work have a turn.
 const RESET_BATCH: u32 = 64;
-/// Steps that a device's queue is served in one exit at most.
+/// Steps that a ring is served in one exit at most.
 const SERVE_STEPS: u32 = 64;
 
 #[inline(never)]
@@ -60,17 +60,28 @@ fn send(ctx: &mut Ctx<'_, '_>, args: Args) -> HypercallOutcome {
     let [_, arg, ..] = args;
     match deliver(ctx, arg) {
         Ok(None) => HypercallOutcome::Done(0),
-        Ok(Some(queue)) => serve(ctx, args, queue),
+        Ok(Some(asked)) => serve(ctx, args, asked),
         Err(errno) => errno.into(),
     }
 }
 
-/// Serves a device's queue as long as nobody else wants the pCPU or the vCPU, and not for ever. The
+/// Whom in the hypervisor an event asks for something.
+#[derive(Clone, Copy)]
+enum Asked {
+    Store,
+    Device(DeviceQueue),
+}
+
+/// Serves the vCPU's domain as long as nobody else wants the pCPU or the vCPU, and not for ever. The
 /// guest repeats its call for the rest.
 #[inline(never)]
-fn serve(ctx: &mut Ctx<'_, '_>, args: Args, queue: DeviceQueue) -> HypercallOutcome {
+fn serve(ctx: &mut Ctx<'_, '_>, args: Args, asked: Asked) -> HypercallOutcome {
     for _ in 0..SERVE_STEPS {
-        if !backend::kick(ctx.domain(), queue) {
+        let more = match asked {
+            Asked::Store => store::serve(ctx.domain()),
+            Asked::Device(queue) => backend::kick(ctx.domain(), queue),
+        };
+        if !more {
             return HypercallOutcome::Done(0);
         }
         if ctx.v.is_wanted_elsewhere() {
@@ -80,9 +91,9 @@ fn serve(ctx: &mut Ctx<'_, '_>, args: Args, queue: DeviceQueue) -> HypercallOutc
     HypercallOutcome::Preempted(args)
 }
 
-/// Delivers an event; the queue to serve when it was for a device.
+/// Delivers an event; whom it asks if that is done in steps.
 #[inline(always)]
-fn deliver(ctx: &Ctx<'_, '_>, arg: u64) -> Result<Option<DeviceQueue>, Errno> {
+fn deliver(ctx: &Ctx<'_, '_>, arg: u64) -> Result<Option<Asked>, Errno> {
     let port = port_argument(ctx, arg)?;
     let sent = table(ctx).send(port)?;
     match sent {
@@ -98,8 +109,8 @@ fn deliver(ctx: &Ctx<'_, '_>, arg: u64) -> Result<Option<DeviceQueue>, Errno> {
             }
         }
         Sent::Service(Service::Console) => console::serve(ctx.domain()),
-        Sent::Service(Service::Store) => store::serve(ctx.domain()),
-        Sent::Device(queue) => return Ok(Some(queue)),
+        Sent::Service(Service::Store) => return Ok(Some(Asked::Store)),
+        Sent::Device(queue) => return Ok(Some(Asked::Device(queue))),
     }
     Ok(None)
 }

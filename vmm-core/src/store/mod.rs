@@ -1,8 +1,7 @@
 //! The xenstore's place in the hypervisor: every domain's ring, and the one [`Store`] behind them.
 //!
-//! A domain's event brings its requests in; replies, and events for any domain, go out in the same
-//! exit. What a domain asks beyond its share of one exit is left over
-//! ([`leftovers`](crate::leftovers)).
+//! A domain's event brings its requests in, in steps; replies, and events for any domain, go out in the
+//! same exit. When somebody else is to run in between, the guest repeats its call for the rest.
 //!
 //! Locks are taken in this order: the store, a domain's ring or its devices, what [`Domain`] says.
 #![deny(
@@ -14,10 +13,8 @@
 mod nodes;
 mod wish;
 
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use abi::{DomId, EvtchnPort};
+use alloc::sync::Arc;
 use pv_drivers::byte_ring::Broken;
 use pv_drivers::xenstore::{Back, Fault};
 use spin::Mutex;
@@ -29,16 +26,13 @@ use crate::evtchn::Service;
 use crate::machine::refuse;
 use crate::mm::frame::frames;
 use crate::mm::page::PageRef;
-use crate::percpu;
 
 pub use wish::ask;
 
-/// Requests of one domain that are carried out in one go, so that none holds a pCPU up.
-const SHARE: usize = 8;
+/// Requests of one domain that are carried out in one step.
+const STEP: usize = 2;
 
 static STORE: Mutex<Option<Store>> = Mutex::new(None);
-/// Set when a domain asked more than its share.
-static MORE: AtomicBool = AtomicBool::new(false);
 
 /// The hypervisor's end of one domain's way to the store.
 #[derive(Debug)]
@@ -56,6 +50,15 @@ struct Ring {
     broken: bool,
     /// The log has a line about that.
     told: bool,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    /// The guest is to be told.
+    moved: bool,
+    /// There may be more to do.
+    more: bool,
 }
 
 impl DomainStore {
@@ -126,35 +129,17 @@ pub fn control<T>(act: impl FnOnce(&mut Control<'_>) -> T) -> Option<T> {
     with(|store| act(&mut store.control()))
 }
 
-/// Serves a domain that sent its event.
-pub fn serve(domain: &Arc<Domain>) {
-    with(|store| serve_with(store, domain));
+/// Serves a domain that sent its event: a step, after which the caller looks whether somebody wants the
+/// pCPU. True when there is more.
+#[must_use = "the guest does not send its event again"]
+pub fn serve(domain: &Arc<Domain>) -> bool {
+    with(|store| serve_with(store, domain)).unwrap_or(false)
 }
 
-/// Serves the domains that asked more than their share.
-pub fn serve_more() {
-    if !MORE.swap(false, Ordering::AcqRel) {
-        return;
-    }
-    let mut guard = STORE.lock();
-    if let Some(store) = guard.as_mut() {
-        for domain in list::all() {
-            serve_with(store, &domain);
-        }
-        send_all(store);
-    }
-}
-
-/// True when [`serve_more`] has something to do.
-#[must_use]
-pub fn has_more() -> bool {
-    MORE.load(Ordering::Acquire)
-}
-
-fn serve_with(store: &mut Store, domain: &Arc<Domain>) {
+fn serve_with(store: &mut Store, domain: &Arc<Domain>) -> bool {
     let mut ring = domain.store.ring.lock();
-    let moved = match ring.serve(store, domain) {
-        Ok(moved) => moved,
+    let Served { moved, more } = match ring.serve(store, domain) {
+        Ok(served) => served,
         Err(fault) => {
             ring.broken = true;
             Back::report(&domain.store.page, fault);
@@ -162,13 +147,17 @@ fn serve_with(store: &mut Store, domain: &Arc<Domain>) {
             if !core::mem::replace(&mut ring.told, true) {
                 log::warn!("{}: xenstore ring: {fault:?}, stopped", domain.name);
             }
-            true
+            Served {
+                moved: true,
+                more: false,
+            }
         }
     };
     drop(ring);
     if moved {
         notify(domain);
     }
+    more
 }
 
 /// Lets the back ends see what has changed, and sends whatever waits for whomever, as far as the
@@ -197,8 +186,8 @@ fn notify(domain: &Arc<Domain>) {
 }
 
 impl Ring {
-    /// Carries out the requests that wait; true when the guest is to be told.
-    fn serve(&mut self, store: &mut Store, domain: &Domain) -> Result<bool, Fault> {
+    /// Carries out some of the requests that wait.
+    fn serve(&mut self, store: &mut Store, domain: &Domain) -> Result<Served, Fault> {
         let page = &domain.store.page;
         let mut moved = false;
         if Back::wants_reconnect(page) {
@@ -207,20 +196,21 @@ impl Ring {
             self.broken = false;
             moved = true;
         }
+        let done = |moved| Ok(Served { moved, more: false });
         if self.broken {
-            return Ok(false);
+            return done(false);
         }
-        for _ in 0..SHARE {
+        for _ in 0..STEP {
             moved |= self.send(store, domain)?;
             if !store.may_ask(domain.id) {
-                return Ok(moved);
+                return done(moved);
             }
             if !store.bury() {
                 // The next request waits until it counts no more what is gone.
                 break;
             }
             let Some(inbox) = store.inbox(domain.id) else {
-                return Ok(moved);
+                return done(moved);
             };
             let back = &mut self.back;
             let complete = inbox.fill(|out| {
@@ -233,16 +223,12 @@ impl Ring {
                     store.set_short(frames().is_short());
                     store.process(domain.id);
                 }
-                Ok(false) => return Ok(moved),
+                Ok(false) => return done(moved),
                 Err(Oversized) => return Err(Fault::Protocol),
             }
         }
         moved |= self.send(store, domain)?;
-        MORE.store(true, Ordering::Release);
-        if let Some(boot_cpu) = percpu::by_id(0) {
-            boot_cpu.reschedule();
-        }
-        Ok(moved)
+        Ok(Served { moved, more: true })
     }
 
     /// Sends what waits, as far as the ring has room; true when that was something.
