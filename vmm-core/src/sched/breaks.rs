@@ -91,7 +91,7 @@ impl<'a> Breaks<'a> {
     /// True when somebody is to run at once.
     fn is_urgent(&self, now: Tsc) -> bool {
         self.cpu.need_resched.load(Ordering::SeqCst)
-            || self.cpu.run_queue.lock().next_deadline() <= now
+            || self.cpu.run_queue.lock().is_urgent(now)
             || leftovers::due() <= now
     }
 

@@ -38,6 +38,8 @@ pub struct RunQueue {
     pub(super) shift: u64,
     /// When balancing is due.
     pub(super) next_balance: Tsc,
+    /// One that has slept is next, and nobody's turn has begun since it woke.
+    woke: bool,
 }
 
 impl Seated for VcpuRef {
@@ -60,6 +62,7 @@ impl RunQueue {
             sleepers: Heap::new(),
             shift: 0,
             next_balance: Tsc(0),
+            woke: false,
         }
     }
 
@@ -67,7 +70,9 @@ impl RunQueue {
     pub(super) fn wake(&mut self, vcpu: VcpuRef, now: Tsc) -> bool {
         self.sleepers.remove(&vcpu);
         let place = self.ready.wake(&mut vcpu.account.lock(), now.0);
-        self.ready.insert(place, vcpu)
+        let first = self.ready.insert(place, vcpu);
+        self.woke |= first;
+        first
     }
 
     /// Makes the sleepers that are due ready.
@@ -90,9 +95,16 @@ impl RunQueue {
         self.sleepers.first().map_or(Tsc::NEVER, |(at, _)| *at)
     }
 
+    /// True when one that has slept is to run at once: it is due, or is next since it woke. The turn in
+    /// which it woke may have ended for another reason at the same time.
+    pub(super) fn is_urgent(&self, now: Tsc) -> bool {
+        self.woke || self.next_deadline() <= now
+    }
+
     /// Takes the vCPU whose turn it is, and begins its turn.
     pub(super) fn begin_next(&mut self, now: Tsc) -> Option<VcpuRef> {
         self.wake_due(now);
+        self.woke = false;
         let vcpu = self.ready.pop()?;
         self.ready.begin(&vcpu.account.lock(), now.0);
         Some(vcpu)
