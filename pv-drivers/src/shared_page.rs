@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use abi::PAGE_SIZE;
+use invariant::invariant;
 
 use crate::bytes::{copy, zero};
 
@@ -38,7 +39,10 @@ macro_rules! atomic {
         #[must_use]
         pub fn $name(&self, offset: usize) -> &$atomic {
             let size = size_of::<$atomic>();
-            assert!(offset <= PAGE_SIZE - size && offset % size == 0, "offset inside the page");
+            invariant!(
+                offset <= PAGE_SIZE - size && offset % size == 0,
+                "offset inside the page"
+            );
             // SAFETY: the offset was just checked to stay inside the page.
             let field = unsafe { self.base.add(offset) };
             // SAFETY: valid and aligned by the check and the invariant on `base`; atomics may
@@ -161,7 +165,7 @@ impl SharedPage {
 
 /// The offset, when `len` bytes from there stay inside the page.
 fn checked(offset: usize, len: usize) -> usize {
-    assert!(
+    invariant!(
         offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
         "range inside the page"
     );

@@ -322,11 +322,11 @@ fn check(segments: &[Segment]) -> Result<u64, IoError> {
     let good = |segment: &Segment| {
         segment.first_sect <= segment.last_sect && segment.last_sect < PAGE_SECTORS
     };
-    if segments.iter().all(good) {
-        Ok(segments.iter().map(|s| u64::from(sectors_of(s))).sum())
-    } else {
-        Err(IoError)
+    if !segments.iter().all(good) {
+        return Err(IoError);
     }
+    let sum = |sum: u64, segment| sum.saturating_add(sectors_of(segment).into());
+    Ok(segments.iter().fold(0, sum))
 }
 
 const fn sectors_of(segment: &Segment) -> u8 {

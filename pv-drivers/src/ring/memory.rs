@@ -5,11 +5,15 @@ use core::ops::Deref;
 use abi::PAGE_SIZE;
 use abi::ring::{ENTRIES, entries};
 use heapless::Vec;
+use invariant::OrBroken;
 
 use crate::shared_page::SharedPage;
 
 /// The most pages a ring may have.
 pub const MAX_PAGES: usize = 16;
+
+/// Why a piece of an entry fits in what is copied.
+const PIECES: &str = "the pieces of an entry are no longer than it";
 
 /// The pages of one ring, held for as long as it lives, and how they are divided into entries.
 #[derive(Clone, Debug)]
@@ -61,7 +65,9 @@ impl<P: Deref<Target = SharedPage>> Memory<P> {
     pub(super) fn read(&self, index: u32, out: &mut [u8]) {
         let mut rest = out;
         self.pieces(index, rest.len(), |page, offset, len| {
-            let (now, later) = core::mem::take(&mut rest).split_at_mut(len);
+            let (now, later) = core::mem::take(&mut rest)
+                .split_at_mut_checked(len)
+                .or_broken(PIECES);
             page.read(offset, now);
             rest = later;
         });
@@ -71,7 +77,7 @@ impl<P: Deref<Target = SharedPage>> Memory<P> {
     pub(super) fn write(&self, index: u32, bytes: &[u8]) {
         let mut rest = bytes;
         self.pieces(index, rest.len(), |page, offset, len| {
-            let (now, later) = rest.split_at(len);
+            let (now, later) = rest.split_at_checked(len).or_broken(PIECES);
             page.write(offset, now);
             rest = later;
         });

@@ -103,9 +103,16 @@ impl MemoryMap {
             range(ACPI_GFN, 1, Kind::AcpiNvs),
             range(SPECIAL_GFN, SPECIAL_PAGES, Kind::Reserved),
         ];
-        let ram = self.ram().map(|(gfn, pages)| range(gfn, pages, Kind::Ram));
-        let mut ranges: Vec<Range, { Self::MAX_RANGES }> = ram.chain(fixed).collect();
-        ranges.sort_unstable_by_key(|range| range.start);
+        let ram = |above_hole: bool| {
+            self.ram()
+                .filter(move |(gfn, _)| (*gfn > ACPI_GFN) == above_hole)
+                .map(|(gfn, pages)| range(gfn, pages, Kind::Ram))
+        };
+        let mut ranges = Vec::new();
+        for range in ram(false).chain(fixed).chain(ram(true)) {
+            // There is room for all.
+            let _ = ranges.push(range);
+        }
         ranges
     }
 }

@@ -153,7 +153,7 @@ fn memory_map(ctx: &Ctx<'_, '_>, arg: u64) -> Result<u64, Errno> {
         .domain()
         .memory_map
         .ranges()
-        .into_iter()
+        .iter()
         .take(request.nr_entries as usize)
     {
         let entry = MapEntry {

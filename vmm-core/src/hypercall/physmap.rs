@@ -171,7 +171,7 @@ fn add_one(domain: &Domain, space: u32, index: u64, gpfn: u64) -> Result<(), Err
         _ => Err(Errno::Einval),
     };
     // Also when the second of two steps failed: the first one's pages wait for this.
-    for flush in duties {
+    while let Some(flush) = duties.pop() {
         domain.complete(flush);
     }
     match result {

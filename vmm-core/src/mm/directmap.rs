@@ -16,6 +16,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use abi::{Hpa, Mfn, PAGE_SHIFT, PAGE_SIZE};
+use invariant::invariant;
 use pv_drivers::bytes::copy;
 
 /// Virtual address of host-physical address 0 in the running hypervisor.
@@ -57,7 +58,7 @@ pub fn limit() -> Hpa {
 #[inline]
 #[must_use]
 pub fn ptr(hpa: Hpa) -> NonNull<u8> {
-    assert!(
+    invariant!(
         hpa.raw() < LIMIT.load(Ordering::Relaxed),
         "address inside the direct map"
     );
@@ -81,7 +82,7 @@ pub fn hpa_of(ptr: NonNull<u8>) -> Hpa {
         .expose_provenance()
         .wrapping_sub(BASE.load(Ordering::Relaxed));
     let hpa = Hpa::new(address as u64);
-    assert!(hpa < limit(), "pointer into the direct map");
+    invariant!(hpa < limit(), "pointer into the direct map");
     hpa
 }
 
@@ -148,7 +149,7 @@ macro_rules! atomic {
         #[must_use]
         pub fn $name(&self, offset: usize) -> &$atomic {
             let size = size_of::<$raw>();
-            assert!(
+            invariant!(
                 offset % size == 0 && offset < PAGE_SIZE,
                 "offset inside the page"
             );
@@ -228,7 +229,7 @@ impl<'a> Window<'a> {
     /// The address of `len` bytes inside the frame.
     #[inline]
     fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
-        assert!(
+        invariant!(
             offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
             "range inside the page"
         );

@@ -255,7 +255,8 @@ const fn number(reg: Reg) -> u32 {
 }
 
 fn register(page: u64, reg: Reg) -> *mut u32 {
-    core::ptr::with_exposed_provenance_mut((page + ((reg as u64) << 4)).try_into().unwrap_or(0))
+    // A page's address has room for the offset.
+    core::ptr::with_exposed_provenance_mut((page | (reg as u64) << 4).try_into().unwrap_or(0))
 }
 
 fn read(reg: Reg) -> u32 {

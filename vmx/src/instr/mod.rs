@@ -132,16 +132,14 @@ pub fn invvpid(kind: InvvpidKind) -> Result<(), VmFail> {
     }
 }
 
-#[expect(
-    clippy::panic,
-    reason = "an access the CPU refuses is our bug; the VMCS is unusable"
-)]
+/// An access that the CPU refuses is our bug; the VMCS is unusable.
+#[track_caller]
 fn access_failed(instruction: &str, encoding: u32) -> ! {
-    panic!(
+    invariant::broken(format_args!(
         "{instruction} of {} ({encoding:#x}) failed: {}",
         field::name(encoding),
         last_error()
-    );
+    ))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use invariant::invariant;
+
 use super::count::Counters;
 use super::field::{self, Access, Ctl, Field, Rw, Value};
 use super::region::Vmcs;
@@ -134,7 +136,7 @@ impl<'a> CurrentVmcs<'a> {
     #[cold]
     #[inline(never)]
     fn run_anew(&mut self, regs: &mut GuestRegs) -> Result<ExitReason, EntryFailure> {
-        assert!(
+        invariant!(
             self.vmcs.host_of == self.cpu.id,
             "init_controls or set_host_state comes first on every CPU"
         );

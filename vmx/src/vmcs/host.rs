@@ -6,6 +6,7 @@
 
 use core::ptr;
 
+use invariant::invariant;
 use x86::dtables::{DescriptorTablePointer, sgdt, sidt};
 
 use crate::cpu::{cr, msr};
@@ -62,7 +63,7 @@ impl HostState {
         // SAFETY: stores to the local.
         unsafe { sidt(&mut idtr) };
         let [cs, ss, tr] = selectors();
-        assert!(
+        invariant!(
             tr != 0 && cs != 0,
             "a VM exit needs a code segment and a TSS"
         );

@@ -5,6 +5,7 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 
 use abi::Hpa;
+use invariant::{broken, invariant};
 
 use super::count::Counters;
 use super::current::CurrentVmcs;
@@ -73,7 +74,7 @@ impl Vmcs {
     /// another CPU and was not [cleared](Self::clear) there.
     #[inline]
     pub fn load<'a>(&'a mut self, cpu: &'a VmxOn) -> CurrentVmcs<'a> {
-        assert!(!cpu.in_use.replace(true), "one current VMCS at a time");
+        invariant!(!cpu.in_use.replace(true), "one current VMCS at a time");
         if cpu.current.get() != self.region {
             self.make_current(cpu);
         }
@@ -81,21 +82,18 @@ impl Vmcs {
     }
 
     #[cold]
-    #[expect(
-        clippy::panic,
-        reason = "a region this crate prepared is always accepted"
-    )]
     fn make_current(&mut self, cpu: &VmxOn) {
         if self.active_on == NOWHERE {
             self.vmclear();
         }
-        assert!(
+        invariant!(
             self.active_on == NOWHERE || self.active_on == cpu.id,
             "a VMCS is active on one CPU only"
         );
         // SAFETY: `cpu` proves VMX operation; the region is ours and active at most here.
         if let Err(error) = unsafe { instr::vmptrld(self.region) } {
-            panic!("VMPTRLD of {}: {error}", self.region);
+            // A region that this crate prepared is always accepted.
+            broken(format_args!("VMPTRLD of {}: {error}", self.region));
         }
         self.active_on = cpu.id;
         cpu.current.set(self.region);
@@ -117,11 +115,11 @@ impl Vmcs {
         if self.active_on == NOWHERE {
             return;
         }
-        assert!(
+        invariant!(
             self.active_on == cpu.id,
             "a VMCS is cleared by the CPU it is active on"
         );
-        assert!(!cpu.in_use.get(), "no current VMCS in use");
+        invariant!(!cpu.in_use.get(), "no current VMCS in use");
         self.vmclear();
         self.active_on = NOWHERE;
         if cpu.current.get() == self.region {
@@ -129,14 +127,10 @@ impl Vmcs {
         }
     }
 
-    #[expect(
-        clippy::panic,
-        reason = "a region this crate prepared is always accepted"
-    )]
     fn vmclear(&mut self) {
         // SAFETY: both callers hold a `VmxOn`; the region is ours and active at most on this CPU.
         if let Err(error) = unsafe { instr::vmclear(self.region) } {
-            panic!("VMCLEAR of {}: {error}", self.region);
+            broken(format_args!("VMCLEAR of {}: {error}", self.region));
         }
         self.launched = false;
         self.resumable = 0;

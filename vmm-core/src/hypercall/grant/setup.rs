@@ -83,10 +83,11 @@ fn fill_frame_list(ctx: &Ctx<'_, '_>, request: &SetupTable) -> i16 {
         let wide = places(ctx, first);
         let left = usize::try_from(request.nr_frames.saturating_sub(first)).unwrap_or(CHUNK);
         let wide = wide.get(..left.min(CHUNK)).unwrap_or(&wide);
-        let narrow = wide
-            .iter()
-            .map(|&gfn| u32::try_from(gfn).unwrap_or(u32::MAX));
-        let narrow: heapless::Vec<u32, CHUNK> = narrow.collect();
+        let mut narrow = [0_u32; CHUNK];
+        for (narrow, &gfn) in narrow.iter_mut().zip(wide) {
+            *narrow = u32::try_from(gfn).unwrap_or(u32::MAX);
+        }
+        let narrow = narrow.get(..wide.len()).unwrap_or(&narrow);
         let bytes = if ctx.wide {
             wide.as_bytes()
         } else {

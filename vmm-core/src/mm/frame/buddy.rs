@@ -7,6 +7,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Mfn;
+use invariant::OrBroken;
 
 use super::MAX_ORDER;
 use super::entry::{Index, NONE, Owner, Record, Traces};
@@ -33,13 +34,15 @@ pub(super) struct Records<'a> {
     pub(super) words: &'a [AtomicU64],
 }
 
-impl Records<'_> {
+impl<'a> Records<'a> {
     /// The record of a frame.
     ///
     /// # Panics
     /// On an index behind the table: links and indices are our own.
-    pub(super) fn word(&self, index: Index) -> &AtomicU64 {
-        &self.words[index as usize]
+    #[inline]
+    pub(super) fn word(&self, index: Index) -> &'a AtomicU64 {
+        let word = self.words.get(index as usize);
+        word.or_broken("every frame has a record")
     }
 
     fn get(&self, index: Index) -> Record {
@@ -96,7 +99,7 @@ impl Buddy {
                 let mut index = *self.head(from, traces);
                 while let Record::Free { next, .. } = link_target(records, index) {
                     let first = records.regions.mfn(index)?;
-                    if first.raw() + (1 << order) <= end.raw() {
+                    if first.saturating_add(super::block_frames(order)) <= end {
                         self.split(records, index, from, order, traces);
                         return Some((index, traces));
                     }
@@ -112,14 +115,15 @@ impl Buddy {
     fn split(&mut self, records: Records<'_>, index: Index, from: u8, order: u8, traces: Traces) {
         self.unlink(records, index);
         for half in (order..from).rev() {
-            self.link(records, index + (1 << half), half, traces);
+            self.link(records, index.saturating_add(1 << half), half, traces);
         }
-        self.free -= 1 << order;
+        let free = self.free.checked_sub(super::block_frames(order));
+        self.free = free.or_broken("a free block was counted");
     }
 
     /// Gives a block back, whose records are all `Inner`, and joins it with free buddies.
     pub(super) fn give(&mut self, records: Records<'_>, mfn: Mfn, order: u8, traces: Traces) {
-        self.free += 1 << order;
+        self.free = self.free.saturating_add(super::block_frames(order));
         let (mut mfn, mut order, mut traces) = (mfn, order, traces);
         while order < MAX_ORDER {
             let size = 1 << order;
@@ -145,13 +149,15 @@ impl Buddy {
             mfn = first;
             order += 1;
         }
-        if let Some(index) = records.regions.index(mfn, 1 << order) {
+        let frames = super::block_frames(order);
+        if let Some(index) = records.regions.index(mfn, frames) {
             self.link(records, index, order, traces);
         }
     }
 
     fn head(&mut self, order: u8, traces: Traces) -> &mut Index {
-        &mut self.heads[traces as usize][usize::from(order)]
+        let heads = self.heads[traces as usize].get_mut(usize::from(order));
+        heads.or_broken("no block is larger than the largest")
     }
 
     fn link(&mut self, records: Records<'_>, index: Index, order: u8, traces: Traces) {

@@ -27,6 +27,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use abi::{DomId, Mfn, PAGE_SIZE};
+use invariant::{OrBroken, invariant};
 use spin::{Mutex, Once};
 
 pub use self::accounts::DomainFrames;
@@ -60,9 +61,7 @@ static FRAMES: Once<FrameTable> = Once::new();
 #[inline]
 #[must_use]
 pub fn frames() -> &'static FrameTable {
-    let table = FRAMES.get();
-    assert!(table.is_some(), "frame table set up");
-    table.unwrap_or_else(|| unreachable!())
+    FRAMES.get().or_broken("the frame table is set up")
 }
 
 /// Sets the frame table up over `(first frame, number of frames)` regions; later calls change
@@ -177,7 +176,7 @@ impl FrameTable {
     /// Marks the table's own frames.
     fn reserve(&self, start: Mfn, count: u64) {
         for offset in 0..count {
-            let mfn = Mfn::new(start.raw() + offset);
+            let mfn = start.saturating_add(offset);
             self.word(mfn)
                 .store(Record::Reserved.pack(), Ordering::Relaxed);
         }
@@ -283,18 +282,18 @@ impl FrameTable {
     /// # Panics
     /// When a frame is not allocated.
     pub(super) fn expose(&self, mfn: Mfn, order: u8, offset: u64) -> u64 {
-        let size = offset.saturating_add(RECORDS_STEP as u64).min(1 << order);
+        let size = offset.saturating_add(RECORDS_STEP as u64).min(block_frames(order));
         let records = self.records_of(mfn, order);
         let records = records.get(..directmap::to_usize(size)).unwrap_or(records);
         let (mut at, mut left) = (offset, STEP);
         while let Some(record) = records.get(directmap::to_usize(at)) {
             let word = record.load(Ordering::Acquire);
-            assert!(entry::holds(word) > 0, "frame allocated");
+            invariant!(entry::holds(word) > 0, "frame allocated");
             match Contents::of(word) {
-                Contents::Own => at += 1,
+                Contents::Own => at = at.saturating_add(1),
                 Contents::Zero => {
                     record.fetch_or(DIRTY, Ordering::AcqRel);
-                    at += 1;
+                    at = at.saturating_add(1);
                 }
                 Contents::Unseen if left == 0 => return at,
                 Contents::Unseen => {
@@ -303,12 +302,12 @@ impl FrameTable {
                         Contents::of(record.load(Ordering::Relaxed)) == Contents::Unseen
                     });
                     let count = unseen.clone().count() as u64;
-                    self.scrub(Mfn::new(mfn.raw() + at), count);
+                    self.scrub(mfn.saturating_add(at), count);
                     for record in unseen {
                         record.fetch_and(!UNSEEN, Ordering::AcqRel);
                     }
-                    at += count;
-                    left -= count;
+                    at = at.saturating_add(count);
+                    left = left.saturating_sub(count);
                 }
             }
         }
@@ -343,7 +342,7 @@ impl FrameTable {
             return None;
         }
         let mut buddy = self.buddy.lock();
-        if buddy.free() < self.left_free(owner).saturating_add(1 << order) {
+        if buddy.free() < self.left_free(owner).saturating_add(block_frames(order)) {
             return None;
         }
         let account = match owner.domain() {
@@ -351,9 +350,10 @@ impl FrameTable {
             None => None,
         };
         let block = find(&mut buddy)?;
-        buddy.used[owner.kind()] += 1 << order;
+        let used = &mut buddy.used[owner.kind()];
+        *used = used.saturating_add(block_frames(order));
         if let Some(account) = account {
-            account.add(owner, 1 << order);
+            account.add(owner, 1_u32.unbounded_shl(order.into()));
         }
         Some(block)
     }
@@ -365,7 +365,7 @@ impl FrameTable {
             let (index, _) = buddy.take(self.view(), 0)?;
             let mfn = self.regions.mfn(index)?;
             self.reserve(mfn, 1);
-            buddy.own += 1;
+            buddy.own = buddy.own.saturating_add(1);
             // SAFETY: the frame lies in the direct map and was free.
             unsafe { directmap::zero(mfn, 1) };
             self.accounts.set_page(page, mfn);
@@ -403,7 +403,7 @@ impl FrameTable {
     pub(super) fn get(&self, mfn: Mfn) {
         let word = self.word(mfn).fetch_add(ONE_HOLD, Ordering::Relaxed);
         let holds = entry::holds(word);
-        assert!(
+        invariant!(
             holds > 0 && holds < u32::MAX,
             "frame allocated and not held too often"
         );
@@ -427,7 +427,7 @@ impl FrameTable {
     /// When the block is not aligned to its size or not all allocated: freeing twice, or what was
     /// never allocated, is our own bug.
     pub fn free(&self, mfn: Mfn, order: u8) {
-        assert!(
+        invariant!(
             order <= MAX_ORDER && mfn.raw().is_multiple_of(1 << order),
             "aligned block"
         );
@@ -439,11 +439,12 @@ impl FrameTable {
         let mut run = mfn.raw()..mfn.raw();
         for (record, frame) in records.iter().zip(mfn.raw()..) {
             if self.drop_hold(record) {
-                run.end = frame + 1;
+                run.end = frame.saturating_add(1);
             } else {
                 // This frame stays with its other holders.
                 self.reclaim_run(run);
-                run = frame + 1..frame + 1;
+                let next = frame.saturating_add(1);
+                run = next..next;
             }
         }
         self.reclaim_run(run);
@@ -455,11 +456,11 @@ impl FrameTable {
     /// As [`FrameTable::free`].
     pub(super) fn free_in_steps(&self, mfn: Mfn, order: u8, give_way: &mut dyn FnMut()) {
         let step = order.min(FREE_ORDER);
-        for offset in (0..1_u64 << order).step_by(1 << step) {
+        for offset in (0..block_frames(order)).step_by(1 << step) {
             if offset != 0 {
                 give_way();
             }
-            self.free(Mfn::new(mfn.raw() + offset), step);
+            self.free(mfn.saturating_add(offset), step);
         }
     }
 
@@ -476,7 +477,7 @@ impl FrameTable {
         while at < run.end {
             let order = largest_order(at, run.end);
             self.reclaim(Mfn::new(at), order);
-            at += 1 << order;
+            at = at.saturating_add(block_frames(order));
         }
     }
 
@@ -499,13 +500,13 @@ impl FrameTable {
             return true;
         }
         let holds = entry::holds(record.fetch_sub(ONE_HOLD, Ordering::AcqRel));
-        assert!(holds > 0, "frame allocated");
+        invariant!(holds > 0, "frame allocated");
         holds == 1
     }
 
     /// Puts frames nobody holds on the free lists.
     fn reclaim(&self, mfn: Mfn, order: u8) {
-        let Some(index) = self.regions.index(mfn, 1 << order) else {
+        let Some(index) = self.regions.index(mfn, block_frames(order)) else {
             return;
         };
         let mut buddy = self.buddy.lock();
@@ -518,7 +519,8 @@ impl FrameTable {
                 traces = traces.max(self.write_off(&mut buddy, word, alike));
                 (word, alike) = (next, 0);
             }
-            alike += 1;
+            // A block has far fewer than 2^32.
+            alike = alike.wrapping_add(1);
         }
         traces = traces.max(self.write_off(&mut buddy, word, alike));
         buddy.give(self.view(), mfn, order, traces);
@@ -532,7 +534,9 @@ impl FrameTable {
         else {
             return Traces::Clean;
         };
-        buddy.used[owner.kind()] -= u64::from(frames);
+        let used = &mut buddy.used[owner.kind()];
+        let rest = used.checked_sub(frames.into());
+        *used = rest.or_broken("frames that go were counted");
         if let Some(account) = self.find_account(owner) {
             account.sub(owner, frames);
         }
@@ -569,6 +573,7 @@ impl FrameTable {
         unsafe { directmap::zero(mfn, count) };
     }
 
+    #[inline]
     fn view(&self) -> Records<'_> {
         Records {
             regions: &self.regions,
@@ -580,8 +585,7 @@ impl FrameTable {
     #[inline]
     fn word(&self, mfn: Mfn) -> &AtomicU64 {
         let index = self.regions.index(mfn, 1);
-        assert!(index.is_some(), "frame of the table");
-        &self.records[index.unwrap_or_default() as usize]
+        self.view().word(index.or_broken("frame of the table"))
     }
 
     /// The records of a block, by its first frame.
@@ -589,16 +593,22 @@ impl FrameTable {
     /// # Panics
     /// When it is not one of the table's.
     fn records_of(&self, mfn: Mfn, order: u8) -> &[AtomicU64] {
-        let index = self.regions.index(mfn, 1 << order);
-        assert!(index.is_some(), "block of the table");
-        self.block(index.unwrap_or_default(), order)
+        let index = self.regions.index(mfn, block_frames(order));
+        self.block(index.or_broken("block of the table"), order)
     }
 
     /// The records of a block, by its first frame's index.
     fn block(&self, index: Index, order: u8) -> &[AtomicU64] {
         let first = index as usize;
-        &self.records[first..first + (1 << order)]
+        let end = first.saturating_add(directmap::to_usize(block_frames(order)));
+        let records = self.records.get(first..end);
+        records.or_broken("a block has records")
     }
+}
+
+/// The frames in a block.
+const fn block_frames(order: u8) -> u64 {
+    1_u64.unbounded_shl(order as u32)
 }
 
 /// The order of the largest block that begins at frame `start` and ends before `end`.

@@ -118,7 +118,7 @@ impl Regions {
     pub(super) fn mfn(&self, index: Index) -> Option<Mfn> {
         let index = u64::from(index);
         let region = self.list.iter().rev().find(|region| index >= region.base)?;
-        let mfn = region.start + (index - region.base);
+        let mfn = region.start.saturating_add(index - region.base);
         (mfn < region.end).then(|| Mfn::new(mfn))
     }
 }
@@ -137,7 +137,7 @@ impl Region {
         reason = "indices stay below `MAX_FRAMES`"
     )]
     pub(super) fn index(&self, mfn: Mfn) -> Index {
-        (self.base + (mfn.raw() - self.start)) as Index
+        self.base.saturating_add(mfn.raw() - self.start) as Index
     }
 }
 

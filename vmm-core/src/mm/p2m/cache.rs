@@ -11,6 +11,7 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 
 use abi::Gfn;
+use invariant::invariant;
 
 use super::P2m;
 use super::walks::Walks;
@@ -92,7 +93,7 @@ impl PageCache {
     #[cold]
     #[inline(never)]
     fn catch_up(&self, p2m: &P2m) {
-        assert!(self.open.get() == 0, "one p2m at a time");
+        invariant!(self.open.get() == 0, "one p2m at a time");
         let forget = |gfn: Gfn| {
             self.entry(gfn).gfn.set(other_than(gfn.raw()));
             self.walks.forget_through(gfn);

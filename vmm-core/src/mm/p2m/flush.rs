@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use abi::{Errno, Mfn};
+use invariant::invariant;
 
 use super::tables::Tables;
 use crate::mm::frame::frames;
@@ -58,6 +59,8 @@ impl Flush {
     /// Takes on a block that went out of use. There is room for it by [`Flush::make_room`].
     pub(super) fn keep(&mut self, block: Block) {
         if let Err(block) = self.few.push(block) {
+            let has_room = self.more.len() < self.more.capacity();
+            invariant!(has_room, "room was made for a block that goes");
             self.more.push(block);
         }
     }
@@ -86,17 +89,17 @@ impl Flush {
     /// before going on.
     #[expect(clippy::result_large_err, reason = "the error gives the duty back")]
     pub fn merge(&mut self, mut other: Self) -> Result<(), Self> {
-        let new = other.few.len() + other.more.len();
-        if self.few.len() + new > INLINE && self.more.try_reserve(new).is_err() {
+        let new = other.few.len().saturating_add(other.more.len());
+        let all = self.few.len().saturating_add(new);
+        if all > INLINE && self.more.try_reserve(new).is_err() {
             return Err(other);
         }
         self.add(mem::replace(&mut other.ept, ept::Flush::none()));
-        for block in mem::take(&mut other.few)
-            .into_iter()
-            .chain(mem::take(&mut other.more))
-        {
+        for &block in other.few.iter().chain(&other.more) {
             self.keep(block);
         }
+        other.few.clear();
+        other.more.clear();
         Ok(())
     }
 

@@ -28,6 +28,7 @@ use core::ops::Range;
 
 use abi::{DomId, Errno, Gfn, Hpa, Mfn};
 use ept::{Attr, Entry, Ept, EptError, Leaf, MemType, PageSize};
+use invariant::OrBroken;
 use spin::Mutex;
 
 pub use self::cache::PageCache;
@@ -251,8 +252,8 @@ impl P2m {
         // The tables hold the page from here on.
         page.into_mfn();
         match PageKind::from_tag(attr.tag) {
-            PageKind::Ram => self.ram += 1,
-            PageKind::Foreign => self.foreign += 1,
+            PageKind::Ram => self.ram = self.ram.saturating_add(1),
+            PageKind::Foreign => self.foreign = self.foreign.saturating_add(1),
             PageKind::Shared => {}
         }
         self.highest = self.highest.max(gfn);
@@ -282,10 +283,10 @@ impl P2m {
         let mut at = gfn;
         while at < end && *budget != 0 {
             let size = self.remove_some(at, end, flush)?;
-            at = Gfn::new(at.raw() + size.frames());
+            at = at.saturating_add(size.frames());
             *budget = budget.saturating_sub(RELEASE_COST + size.frames() * FRAME_COST);
         }
-        Ok(at.raw() - gfn.raw())
+        Ok(distance(gfn, at))
     }
 
     /// Unmaps the page of RAM or the shared page at `at`, or a part of it that ends before `end`, of up
@@ -305,7 +306,7 @@ impl P2m {
         }
         // Of 1 GiB not more at a time: to free all of it takes too long.
         let large = PageSize::Size2M;
-        let fits = large.base(at) == at && large.frames() <= end.raw() - at.raw();
+        let fits = large.base(at) == at && large.frames() <= distance(at, end);
         let size = if fits {
             size.min(large)
         } else {
@@ -399,8 +400,8 @@ impl P2m {
     /// Ends the use of a leaf that was unmapped: every change that takes something away ends here.
     fn let_go(&mut self, leaf: &Leaf, flush: &mut Flush) {
         match PageKind::from_tag(leaf.attr.tag) {
-            PageKind::Ram => self.ram -= leaf.size.frames(),
-            PageKind::Foreign => self.foreign -= leaf.size.frames(),
+            PageKind::Ram => count_off(&mut self.ram, leaf.size),
+            PageKind::Foreign => count_off(&mut self.foreign, leaf.size),
             PageKind::Shared => {}
         }
         match leaf.size {
@@ -577,6 +578,17 @@ impl Drop for P2m {
             .clear(|leaf| frames().free(leaf.mfn, leaf.size.order()));
         flush.done(&self.tables);
     }
+}
+
+/// The number of frames from `start` to before `end`; none if that lies below.
+const fn distance(start: Gfn, end: Gfn) -> u64 {
+    end.raw().saturating_sub(start.raw())
+}
+
+/// Takes a page that goes off the count of those that are mapped.
+fn count_off(mapped: &mut u64, size: PageSize) {
+    let rest = mapped.checked_sub(size.frames());
+    *mapped = rest.or_broken("a page that goes was counted");
 }
 
 /// A leaf's attributes: all memory is write-back.

@@ -2,11 +2,11 @@
 
 use core::ops::AddAssign;
 
-use abi::{Errno, Gfn, Mfn};
+use abi::{Errno, Gfn};
 use ept::{PageSize, Perms};
 
 use super::flush::Flush;
-use super::{P2m, PageKind, attr, errno};
+use super::{P2m, PageKind, attr, distance, errno};
 use crate::mm::frame::{Owner, frames};
 
 /// When RAM is scrubbed and made present.
@@ -84,8 +84,8 @@ impl P2m {
             self.take_back(gfn, end, give_way);
             return Err(error);
         }
-        self.ram += count;
-        self.highest = self.highest.max(Gfn::new(end.raw() - 1));
+        self.ram = self.ram.saturating_add(count);
+        self.highest = self.highest.max(Gfn::new(end.raw().saturating_sub(1)));
         if backing == Backing::Now {
             self.touch(gfn, end, give_way);
         }
@@ -124,7 +124,7 @@ impl P2m {
                 *pages += size;
                 size
             };
-            at = Gfn::new(at.raw() + size.frames());
+            at = at.saturating_add(size.frames());
             give_way();
         }
         Ok(())
@@ -138,7 +138,7 @@ impl P2m {
         give_way: &mut dyn FnMut(),
     ) -> Result<PageSize, Errno> {
         let large = PageSize::Size2M;
-        let fits = large.base(gfn) == gfn && large.frames() <= end.raw() - gfn.raw();
+        let fits = large.base(gfn) == gfn && large.frames() <= distance(gfn, end);
         if fits && self.limits.large && self.place(gfn, large, give_way)? {
             return Ok(large);
         }
@@ -181,7 +181,7 @@ impl P2m {
         if order == 0 && backing == Backing::Now {
             return self.populate_small(gfn);
         }
-        let count = 1 << order;
+        let count = 1_u64.unbounded_shl(order.into());
         let end = gfn.checked_add(count).filter(|end| *end <= self.gfn_end());
         let end = end.ok_or(Errno::Einval)?;
         if self.ept.next(gfn, end).is_some() {
@@ -199,9 +199,9 @@ impl P2m {
         let attr = attr(PageKind::Ram, Perms::empty());
         let mut at = gfn;
         while at < end {
-            let room = large.frames() - (at.raw() - large.base(at).raw());
-            let pages = room.min(end.raw() - at.raw());
-            let from = Mfn::new(mfn.raw() + (at.raw() - gfn.raw()));
+            let next = large.base(at).saturating_add(large.frames()).min(end);
+            let pages = distance(at, next);
+            let from = mfn.saturating_add(distance(gfn, at));
             let mapped = if size == large {
                 self.ept.map(at, from, size, attr)
             } else {
@@ -215,10 +215,10 @@ impl P2m {
                     return Err(errno(error));
                 }
             }
-            at = Gfn::new(at.raw() + pages);
+            at = next;
         }
-        self.ram += count;
-        self.highest = self.highest.max(Gfn::new(end.raw() - 1));
+        self.ram = self.ram.saturating_add(count);
+        self.highest = self.highest.max(Gfn::new(end.raw().saturating_sub(1)));
         if backing == Backing::Now {
             self.touch(gfn, end, &mut || ());
         }
@@ -231,11 +231,11 @@ impl P2m {
         let large = PageSize::Size2M;
         let mut at = start;
         while at < end {
-            let next = Gfn::new(large.base(at).raw() + large.frames());
+            let next = large.base(at).saturating_add(large.frames());
             let unmapped = if size == large {
                 self.ept.unmap(at, size, |_| ())
             } else {
-                self.ept.unmap_run(at, next.raw() - at.raw())
+                self.ept.unmap_run(at, distance(at, next))
             };
             let Ok(flush) = unmapped else {
                 return;
@@ -258,7 +258,7 @@ impl P2m {
                 return Err(errno(error));
             }
         }
-        self.ram += 1;
+        self.ram = self.ram.saturating_add(1);
         self.highest = self.highest.max(gfn);
         Ok(())
     }
@@ -278,7 +278,7 @@ impl P2m {
     fn take_back(&mut self, start: Gfn, end: Gfn, give_way: &mut dyn FnMut()) {
         let mut at = start;
         while let Some(leaf) = self.ept.next(at, end) {
-            at = Gfn::new(leaf.gfn.raw() + leaf.size.frames());
+            at = leaf.gfn.saturating_add(leaf.size.frames());
             let Ok(flush) = self.ept.unmap(leaf.gfn, leaf.size, |_| ()) else {
                 return;
             };
@@ -308,7 +308,7 @@ impl P2m {
                 }
                 give_way();
             }
-            at = Gfn::new(size.base(at).raw() + size.frames());
+            at = size.base(at).saturating_add(size.frames());
         }
     }
 }

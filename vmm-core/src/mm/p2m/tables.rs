@@ -32,14 +32,14 @@ impl TableMem for Tables {
     #[inline]
     fn read(&self, table: Mfn, index: usize) -> u64 {
         window(table)
-            .word64(index * size_of::<u64>())
+            .word64(index.saturating_mul(size_of::<u64>()))
             .load(Ordering::Relaxed)
     }
 
     #[inline]
     fn write(&self, table: Mfn, index: usize, entry: u64) {
         window(table)
-            .word64(index * size_of::<u64>())
+            .word64(index.saturating_mul(size_of::<u64>()))
             .store(entry, Ordering::Release);
     }
 }
