@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use abi::{DomId, Hpa};
+use invariant::OrBroken;
 use spin::Once;
 use system::{Archive, Config};
 use vmx::caps::Controls;
@@ -50,14 +51,9 @@ pub fn set(machine: Machine) {
 /// # Panics
 /// Before [`set`]: nothing that runs a vCPU runs that early.
 #[must_use]
-#[expect(
-    clippy::expect_used,
-    reason = "an order of start-up that the code itself fixes"
-)]
 pub fn get() -> &'static Machine {
-    MACHINE
-        .get()
-        .expect("the machine is known before any vCPU runs")
+    let machine = MACHINE.get();
+    machine.or_broken("the machine is known before any vCPU runs")
 }
 
 /// The system description.

@@ -97,7 +97,10 @@ impl Scale {
         saturate64(match self.shift {
             left @ 0..=32 => (ticks as u128 * mul) >> (32 - left),
             left @ 33.. => (ticks as u128 * mul) << (left - 32),
-            right => ((ticks as u128 >> -right) * mul) >> 32,
+            right => {
+                let ticks = ticks.unbounded_shr(right.unsigned_abs() as u32);
+                (ticks as u128 * mul) >> 32
+            }
         })
     }
 
@@ -107,22 +110,26 @@ impl Scale {
         // (ns << 32) / mul, rounded up, by two divisions of 64 bits: one of 128 takes five times
         // the instructions.
         let mul = self.mul as u64;
+        if mul == 0 {
+            return u64::MAX;
+        }
         let (high, rest) = (ns / mul, (ns % mul) << 32);
         let low = rest.div_ceil(mul);
         // Years of any real TSC fit 64 bits.
         if high < 1 << 27 && -4 <= self.shift && self.shift < 32 {
-            let shifted = (high << 32) + low;
+            // Below 2^60, as are the sums that follow.
+            let shifted = (high << 32).wrapping_add(low);
             return if self.shift >= 0 {
-                (shifted + ((1 << self.shift) - 1)) >> self.shift
+                shifted.wrapping_add((1 << self.shift) - 1) >> self.shift
             } else {
                 shifted << -self.shift
             };
         }
-        let shifted = ((high as u128) << 32) + low as u128;
+        let shifted = ((high as u128) << 32).saturating_add(low as u128);
         saturate64(if self.shift >= 0 {
             shifted.div_ceil(1 << self.shift)
         } else {
-            shifted << -self.shift
+            shifted.unbounded_shl(self.shift.unsigned_abs() as u32)
         })
     }
 }

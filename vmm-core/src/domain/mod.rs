@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, f
 
 use abi::shared_info;
 use abi::{DomId, EvtchnPort, Gfn, VcpuId};
+use invariant::OrBroken;
 use spin::{Mutex, RwLock};
 
 use crate::backend::Devices;
@@ -349,7 +350,7 @@ impl core::ops::Deref for VcpuRef {
     type Target = Vcpu;
 
     fn deref(&self) -> &Vcpu {
-        // `new` checked the index, and the slice never changes.
-        &self.domain.vcpus[self.index]
+        let vcpu = self.domain.vcpus.get(self.index);
+        vcpu.or_broken("`new` checked the index, and the slice never changes")
     }
 }

@@ -210,8 +210,8 @@ pub fn route<'a>(
     } else {
         usize::MAX
     };
-    inboxes
-        .enumerate()
+    (0..usize::MAX)
+        .zip(inboxes)
         .filter(move |(index, inbox)| inbox.matches(ipi.destination, *index == sender))
         .map(|(index, _)| index)
         .take(limit)

@@ -98,7 +98,7 @@ impl Account {
     /// Effective virtual time.
     #[must_use]
     pub const fn evt(&self) -> u64 {
-        self.avt - self.warped_by()
+        self.avt.saturating_sub(self.warped_by())
     }
 
     /// By how much the effective is less than the actual virtual time.
@@ -125,11 +125,11 @@ impl Account {
     /// Charges `ran` ticks that ended at `now`.
     pub fn charge(&mut self, ran: u64, now: u64) {
         let weight = u64::from(self.share.weight.get());
-        let due = self.remainder + ran;
-        self.avt += due / weight;
+        let due = self.remainder.saturating_add(ran);
+        self.avt = self.avt.saturating_add(due / weight);
         self.remainder = due % weight;
         if self.warped {
-            self.warp_used += ran;
+            self.warp_used = self.warp_used.saturating_add(ran);
             if self.warp_left() == 0 {
                 self.unwarp(now);
             }

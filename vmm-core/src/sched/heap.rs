@@ -5,6 +5,8 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use invariant::{OrBroken, invariant};
+
 /// Where a member sits in the heap that it is in; kept by the heap.
 #[derive(Debug, Default)]
 pub struct Seat(AtomicU32);
@@ -89,9 +91,11 @@ impl<K: Ord, T: Seated> Heap<K, T> {
         self.entries.iter()
     }
 
-    /// Adds a member that is in no heap; true when it is now the first.
+    /// Adds a member that is in no heap, for which there is room; true when it is now the first.
     pub fn insert(&mut self, key: K, member: T) -> bool {
         let index = self.entries.len();
+        let room = self.entries.try_reserve(1);
+        room.or_broken("room was made for every member");
         self.entries.push((key, member));
         self.rise(index) == 0
     }
@@ -123,6 +127,7 @@ impl<K: Ord, T: Seated> Heap<K, T> {
 
     /// Takes the member at `index`, which is in range.
     fn take(&mut self, index: usize) -> (K, T) {
+        invariant!(index < self.entries.len(), "a member has a place");
         let taken = self.entries.swap_remove(index);
         if index < self.entries.len() && (index == 0 || self.rise(index) == index) {
             self.sink(index);
@@ -130,12 +135,16 @@ impl<K: Ord, T: Seated> Heap<K, T> {
         taken
     }
 
+    fn entry(&self, index: usize) -> &(K, T) {
+        self.entries.get(index).or_broken("a place in the heap")
+    }
+
     fn precedes(&self, a: usize, b: usize) -> bool {
-        self.entries[a].0 < self.entries[b].0
+        self.entry(a).0 < self.entry(b).0
     }
 
     fn seat(&self, index: usize) {
-        self.entries[index].1.seat().set(index);
+        self.entry(index).1.seat().set(index);
     }
 
     /// Moves an entry up to where it belongs; answers where that is.
@@ -155,11 +164,11 @@ impl<K: Ord, T: Seated> Heap<K, T> {
 
     fn sink(&mut self, mut index: usize) {
         loop {
-            let left = 2 * index + 1;
+            let left = index.saturating_mul(2).saturating_add(1);
             if left >= self.entries.len() {
                 break;
             }
-            let right = left + 1;
+            let right = left.saturating_add(1);
             let right_first = right < self.entries.len() && self.precedes(right, left);
             let child = if right_first { right } else { left };
             if !self.precedes(child, index) {

@@ -12,6 +12,7 @@
 use super::bvt::{self, Account};
 use super::heap::{Heap, Seat, Seated};
 use alloc::collections::TryReserveError;
+use core::num::NonZeroU64;
 
 /// No turn is shorter than the allowance divided by this, unless somebody wakes.
 const SHORTEST: u64 = 16;
@@ -63,17 +64,19 @@ struct Turn {
     warped_by: u64,
     warp_left: u64,
     since: u64,
-    weight: u64,
+    weight: NonZeroU64,
 }
 
 impl Turn {
     fn avt(&self, now: u64) -> u64 {
-        self.avt + now.saturating_sub(self.since) / self.weight
+        let ran = now.saturating_sub(self.since);
+        self.avt.saturating_add(ran / self.weight)
     }
 
     fn evt(&self, now: u64) -> u64 {
         let warped = now.saturating_sub(self.since) < self.warp_left;
-        self.avt(now) - if warped { self.warped_by } else { 0 }
+        let warped_by = if warped { self.warped_by } else { 0 };
+        self.avt(now).saturating_sub(warped_by)
     }
 }
 
@@ -178,7 +181,7 @@ impl<T: Seated> Queue<T> {
     pub fn behind(&self, account: &Account, wanted: impl Fn(&T) -> bool) -> Place {
         let wanted = self.waiting.iter().filter(|(_, one)| wanted(&one.vcpu));
         let next = wanted.map(|((evt, _), _)| *evt).min();
-        let weight = u64::from(account.share().weight.get());
+        let weight = NonZeroU64::from(account.share().weight);
         let limit = account.evt().saturating_add(self.allowance / weight);
         match next.filter(|&evt| evt <= limit) {
             Some(evt) => Place {
@@ -214,7 +217,7 @@ impl<T: Seated> Queue<T> {
             warped_by: account.warped_by(),
             warp_left: account.warp_left(),
             since: now,
-            weight: u64::from(account.share().weight.get()),
+            weight: account.share().weight.into(),
         });
     }
 
@@ -249,7 +252,7 @@ impl<T: Seated> Queue<T> {
         let ((next, _), _) = *next;
         let ahead = self.limit(next, turn).saturating_sub(turn.evt(now));
         let end_of_warp = turn.since.saturating_add(turn.warp_left);
-        let ticks = ahead.saturating_mul(turn.weight);
+        let ticks = ahead.saturating_mul(turn.weight.get());
         let ticks = if now < end_of_warp {
             ticks.min(end_of_warp - now)
         } else {
@@ -266,7 +269,7 @@ impl<T: Seated> Queue<T> {
     }
 
     /// How far the running vCPU may get with another at `evt`.
-    const fn limit(&self, evt: u64, turn: Turn) -> u64 {
+    fn limit(&self, evt: u64, turn: Turn) -> u64 {
         evt.saturating_add(self.allowance / turn.weight)
     }
 }

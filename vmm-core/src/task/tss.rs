@@ -72,12 +72,12 @@ impl Format {
             Self::Bits16 => {
                 // FS and GS have no place in it.
                 let words = words.map(low).chain(selectors.iter().copied().take(4));
-                for (index, word) in words.enumerate() {
+                for (index, word) in (0..MAX_SIZE).zip(words) {
                     put(tss, at(start, index, 2), &word.to_le_bytes());
                 }
             }
             Self::Bits32 => {
-                for (index, word) in words.enumerate() {
+                for (index, word) in (0..MAX_SIZE).zip(words) {
                     put(tss, at(start, index, 4), &word.to_le_bytes());
                 }
                 for (index, selector) in selectors.iter().enumerate() {

@@ -27,13 +27,13 @@ impl VcpuInfo {
     #[must_use]
     pub fn in_shared_info(page: &PageRef, vcpu: u32) -> Option<Self> {
         (vcpu < shared_info::LEGACY_MAX_VCPUS)
-            .then(|| Self::new(page.clone(), vcpu as usize * vcpu_info::SIZE))
+            .then(|| Self::new(page.clone(), (vcpu as usize).saturating_mul(vcpu_info::SIZE)))
     }
 
     /// The information at an offset of a page, which it must not leave.
     #[must_use]
     pub fn new(page: PageRef, offset: usize) -> Self {
-        let upcall_pending = page.byte(offset + vcpu_info::UPCALL_PENDING);
+        let upcall_pending = page.byte(offset.saturating_add(vcpu_info::UPCALL_PENDING));
         Self {
             page,
             offset,
@@ -43,8 +43,8 @@ impl VcpuInfo {
 
     /// Fills in the vCPU's time.
     pub fn publish_time(&self, record: &Record) {
-        let at = self.offset + vcpu_info::TIME;
-        let version = self.page.u32(at + offset_of!(VcpuTimeInfo, version));
+        let at = self.offset.saturating_add(vcpu_info::TIME);
+        let version = self.page.u32(at.saturating_add(offset_of!(VcpuTimeInfo, version)));
         let old = version.load(Ordering::Relaxed) & !1;
         version.store(old.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
@@ -63,6 +63,7 @@ impl VcpuInfo {
 
     /// Clears `evtchn_upcall_mask`, as blocking does.
     pub fn clear_upcall_mask(&self) {
-        self.page.u8(self.offset + 1).store(0, Ordering::Release);
+        let mask = self.page.u8(self.offset.saturating_add(1));
+        mask.store(0, Ordering::Release);
     }
 }
