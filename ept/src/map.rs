@@ -212,7 +212,7 @@ impl<M: TableMem> Ept<M> {
         let skipped = (index..SLOTS)
             .zip(0..slots)
             .find(|&(index, _)| !Slot { table, index }.read(&self.mem).is_empty());
-        let skipped = skipped.map_or(slots.min((SLOTS - index) as u64), |(_, skipped)| skipped);
+        let skipped = skipped.map_or(slots.min(SLOTS.saturating_sub(index) as u64), |(_, skipped)| skipped);
         Err(Gap {
             // Behind the last slot of all, this ends the search even if it saturates.
             end: Gfn::new(start).saturating_add(skipped.saturating_mul(slot_size)),
@@ -301,7 +301,7 @@ impl<M: TableMem> Ept<M> {
         }
         let (path, flush) = self.open(gfn, PageSize::Size4K)?;
         let table = path.slot().table;
-        for (index, mfn) in slots.zip(mfn.raw()..) {
+        for (mfn, index) in (mfn.raw()..u64::MAX).zip(slots) {
             let entry = Entry::leaf(Mfn::new(mfn), PageSize::Size4K, attr);
             Slot { table, index }.write(&self.mem, entry);
         }
@@ -669,7 +669,7 @@ impl<M: TableMem> Ept<M> {
     fn add_live(&mut self, path: &Path, slots: u64) {
         if let Some(parent) = path.above() {
             let mut entry = parent.read(&self.mem);
-            entry.set_live(entry.live() + slots);
+            entry.set_live(entry.live().saturating_add(slots));
             parent.write(&self.mem, entry);
         }
     }

@@ -56,8 +56,9 @@ unsafe impl GlobalAlloc for Heap {
 /// The order of the frames for a large block; `None` for one from the pool.
 fn frame_order(layout: Layout) -> Option<u8> {
     let size = layout.size().max(layout.align());
-    let pages = size.div_ceil(PAGE_SIZE).next_power_of_two();
-    let order = u8::try_from(pages.trailing_zeros()).unwrap_or(u8::MAX);
+    let last = size.div_ceil(PAGE_SIZE).saturating_sub(1);
+    let order = last.checked_ilog2().map_or(0, |bit| bit.saturating_add(1));
+    let order = u8::try_from(order).unwrap_or(u8::MAX);
     (size >= LARGE).then_some(order)
 }
 

@@ -130,7 +130,9 @@ impl State {
         }
         let (front, _) = self.typed.as_slices();
         let given = self.back.feed(page, front)?;
-        self.typed.drain(..given);
+        for _ in 0..given {
+            self.typed.pop_front();
+        }
         Ok(notify || given > 0)
     }
 }
@@ -159,7 +161,7 @@ fn take(byte: u8) {
         Input::Byte(id, byte) => {
             if let Some(domain) = list::by_id(id) {
                 let mut state = domain.console.state.lock();
-                if state.typed.len() < TYPED_LIMIT {
+                if state.typed.len() < TYPED_LIMIT && state.typed.try_reserve(1).is_ok() {
                     state.typed.push_back(byte);
                 }
                 drop(state);

@@ -6,7 +6,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 
 use abi::DomId;
 
@@ -144,7 +144,10 @@ impl Mux {
                     }
                 }
                 b'\r' => {}
-                _ if source.line.len() < LINE_LIMIT => source.line.push(byte),
+                // Without memory for it, as beyond the limit, a line loses its end.
+                _ if source.line.len() < LINE_LIMIT && source.line.try_reserve(1).is_ok() => {
+                    source.line.push(byte);
+                }
                 _ => {}
             }
         }
@@ -214,16 +217,11 @@ impl Mux {
     }
 
     fn announce(&mut self, out: &mut dyn FnMut(&[u8])) {
-        let focus = self.focus;
-        let name = self
-            .sources
-            .iter()
-            .find(|source| Some(source.id) == focus)
-            .map_or_else(
-                || String::from("the hypervisor's log"),
-                |source| source.name.clone(),
-            );
-        self.note(format_args!("console: {name} (Ctrl-] h for help)"), out);
+        self.end_line(out);
+        let mut sources = self.sources.iter();
+        let shown = sources.find(|source| Some(source.id) == self.focus);
+        let name = shown.map_or("the hypervisor's log", |source| &source.name);
+        say(format_args!("console: {name} (Ctrl-] h for help)"), out);
     }
 
     fn help(&mut self, out: &mut dyn FnMut(&[u8])) {
@@ -235,25 +233,20 @@ impl Mux {
             format_args!("for the domain shown: p power off, r reboot, + and - memory"),
             out,
         );
-        let mut list = String::new();
-        for (index, source) in self.sources.iter().enumerate() {
-            let shown = if self.focus == Some(source.id) {
-                " (shown)"
-            } else {
-                ""
-            };
-            // Writing to a String cannot fail.
-            let _ = write!(list, " {}: {}{shown}", index + 1, source.name);
-        }
-        self.note(format_args!("consoles:{list}"), out);
+        let list = fmt::from_fn(|f| {
+            for (number, source) in (1..usize::MAX).zip(&self.sources) {
+                let is_shown = self.focus == Some(source.id);
+                let shown = if is_shown { " (shown)" } else { "" };
+                write!(f, " {number}: {}{shown}", source.name)?;
+            }
+            Ok(())
+        });
+        say(format_args!("consoles:{list}"), out);
     }
 
-    fn note(&mut self, text: core::fmt::Arguments<'_>, out: &mut dyn FnMut(&[u8])) {
+    fn note(&mut self, text: fmt::Arguments<'_>, out: &mut dyn FnMut(&[u8])) {
         self.end_line(out);
-        let mut line = String::from("tessera: ");
-        // Writing to a String cannot fail.
-        let _ = writeln!(line, "{text}\r");
-        out(line.as_bytes());
+        say(text, out);
     }
 
     fn whole_line(&mut self, name: &str, line: &[u8], out: &mut dyn FnMut(&[u8])) {
@@ -270,6 +263,21 @@ impl Mux {
             out(b"\r\n");
         }
     }
+}
+
+/// Writes a line of the hypervisor's own.
+fn say(text: fmt::Arguments<'_>, out: &mut dyn FnMut(&[u8])) {
+    struct Out<'a>(&'a mut dyn FnMut(&[u8]));
+
+    impl fmt::Write for Out<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            (self.0)(text.as_bytes());
+            Ok(())
+        }
+    }
+
+    // The writer takes everything.
+    let _ = write!(Out(out), "tessera: {text}\r\n");
 }
 
 #[cfg(test)]

@@ -19,10 +19,21 @@ pub fn by_id(id: DomId) -> Option<Arc<Domain>> {
     found.ok().and_then(|index| domains.get(index).cloned())
 }
 
-/// All domains, in order of creation.
-#[must_use]
-pub fn all() -> Vec<Arc<Domain>> {
-    DOMAINS.read().clone()
+/// All domains, in order of creation. The list is free to change meanwhile.
+pub fn all() -> impl Iterator<Item = Arc<Domain>> {
+    let mut from = Some(DomId(0));
+    core::iter::from_fn(move || {
+        let next = first_from(from?)?;
+        from = next.id.0.checked_add(1).map(DomId);
+        Some(next)
+    })
+}
+
+/// The domain with the least id that is not below `id`.
+fn first_from(id: DomId) -> Option<Arc<Domain>> {
+    let domains = DOMAINS.read();
+    let place = domains.partition_point(|domain| domain.id < id);
+    domains.get(place).cloned()
 }
 
 /// Adds a domain.

@@ -221,7 +221,7 @@ impl EvtchnTable {
     /// Takes over what is pending; it is delivered when the event words appear.
     fn switch_to_fifo(&mut self, fifo: Fifo) {
         let bitmaps = self.bitmaps();
-        for (number, port) in (0u32..).zip(self.ports.iter_mut()) {
+        for (number, port) in (0..u32::MAX).zip(self.ports.iter_mut()) {
             port.early |= bitmaps.is_pending(EvtchnPort(number));
             port.target.priority = PRIORITY_DEFAULT;
             port.last = port.target;
@@ -241,7 +241,7 @@ impl EvtchnTable {
             .ok_or(Errno::Eopnotsupp)?
             .add_page(page)?;
         let mut wake = Wake::NONE;
-        for number in (first.0..).take(WORDS_PER_PAGE as usize) {
+        for number in first.0..first.0.saturating_add(WORDS_PER_PAGE) {
             let waiting = |port: &mut Port| core::mem::take(&mut port.early);
             if self.ports.get_mut(number as usize).is_some_and(waiting) {
                 wake = wake.and(self.deliver(EvtchnPort(number)));

@@ -26,8 +26,12 @@ impl VcpuInfo {
     /// Where a new domain's vCPU has its information: in the shared page, if it has room.
     #[must_use]
     pub fn in_shared_info(page: &PageRef, vcpu: u32) -> Option<Self> {
-        (vcpu < shared_info::LEGACY_MAX_VCPUS)
-            .then(|| Self::new(page.clone(), (vcpu as usize).saturating_mul(vcpu_info::SIZE)))
+        (vcpu < shared_info::LEGACY_MAX_VCPUS).then(|| {
+            Self::new(
+                page.clone(),
+                (vcpu as usize).saturating_mul(vcpu_info::SIZE),
+            )
+        })
     }
 
     /// The information at an offset of a page, which it must not leave.
@@ -44,7 +48,9 @@ impl VcpuInfo {
     /// Fills in the vCPU's time.
     pub fn publish_time(&self, record: &Record) {
         let at = self.offset.saturating_add(vcpu_info::TIME);
-        let version = self.page.u32(at.saturating_add(offset_of!(VcpuTimeInfo, version)));
+        let version = self
+            .page
+            .u32(at.saturating_add(offset_of!(VcpuTimeInfo, version)));
         let old = version.load(Ordering::Relaxed) & !1;
         version.store(old.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);

@@ -1,5 +1,7 @@
 //! A limit on how much is sent in how much time.
 
+use core::num::NonZeroU64;
+
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
@@ -9,8 +11,8 @@ const SECOND: u64 = 1_000_000_000;
 /// one packet to the next, and what a packet takes off depends on nothing but its size.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// Bytes a second; not 0.
-    rate: u64,
+    /// Bytes a second.
+    rate: NonZeroU64,
     /// How long filling an empty bucket takes, in nanoseconds.
     depth: u64,
     /// When it will be full, in nanoseconds.
@@ -21,7 +23,7 @@ impl Bucket {
     /// A full bucket: `rate` bytes a second, `burst` bytes at once. A rate of 0 counts as 1.
     #[must_use]
     pub fn new(rate: u64, burst: u64) -> Self {
-        let rate = rate.max(1);
+        let rate = NonZeroU64::new(rate).unwrap_or(NonZeroU64::MIN);
         Self {
             rate,
             depth: time(burst, rate),
@@ -46,9 +48,13 @@ impl Bucket {
 }
 
 /// Nanoseconds that `bytes` take, rounded up.
-fn time(bytes: u64, rate: u64) -> u64 {
+fn time(bytes: u64, rate: NonZeroU64) -> u64 {
+    let rounded_up = |bytes: u64| {
+        let seconds = bytes / rate;
+        seconds.saturating_add((bytes % rate != 0).into())
+    };
     match bytes.checked_mul(SECOND) {
-        Some(bytes) => bytes.div_ceil(rate),
-        None => bytes.div_ceil(rate).saturating_mul(SECOND),
+        Some(bytes) => rounded_up(bytes),
+        None => rounded_up(bytes).saturating_mul(SECOND),
     }
 }

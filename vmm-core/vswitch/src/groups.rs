@@ -37,6 +37,13 @@ impl Groups {
     }
 
     pub(crate) fn remove(&mut self, group: MacAddr) {
-        self.list.retain(|&known| known != group);
+        let Some(&last) = self.list.last() else {
+            return;
+        };
+        // A group is there once, and in no order.
+        if let Some(place) = self.list.iter_mut().find(|known| **known == group) {
+            *place = last;
+            self.list.pop();
+        }
     }
 }

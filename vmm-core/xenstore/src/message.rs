@@ -236,7 +236,7 @@ impl Outbox {
         let mut body = Vec::new();
         body.try_reserve_exact(len)?;
         for part in [path.as_bytes(), &[0], token, &[0]] {
-            body.extend_from_slice(part);
+            text::append(&mut body, part)?;
         }
         let header = MsgHeader {
             kind: kind::WATCH_EVENT,

@@ -79,9 +79,9 @@ impl<'a> Path<'a> {
         });
         self.is_root()
             || (!self.0.ends_with('/')
-                && !self.0.contains("//")
+                && !self.0.as_bytes().windows(2).any(|pair| pair == b"//")
                 && inside_home.unwrap_or(self.0).len() <= REL_PATH_MAX
-                && self.components().count() <= DEPTH_MAX)
+                && self.components().nth(DEPTH_MAX).is_none())
     }
 
     /// The text.
@@ -104,7 +104,18 @@ impl<'a> Path<'a> {
 
     /// The components, from the root's child on.
     pub fn components(self) -> impl Iterator<Item = &'a str> {
-        self.0.split('/').filter(|part| !part.is_empty())
+        let mut rest = Some(self.0);
+        let parts = core::iter::from_fn(move || {
+            let text = rest?;
+            let cut = text
+                .bytes()
+                .position(|byte| byte == b'/')
+                .and_then(|at| cut(text, at));
+            let (part, behind) = cut.unzip();
+            rest = behind;
+            Some(part.unwrap_or(text))
+        });
+        parts.filter(|part| !part.is_empty())
     }
 
     /// The paths of all that lies above, and the path itself, from the root's child on.
@@ -122,7 +133,7 @@ impl<'a> Path<'a> {
     /// The path above; the root's is the root.
     #[must_use]
     pub fn parent(self) -> Self {
-        match self.0.rsplit_once('/') {
+        match self.last_cut() {
             Some((above, _)) if !above.is_empty() => Self(above),
             _ => Self::ROOT,
         }
@@ -131,7 +142,13 @@ impl<'a> Path<'a> {
     /// The last component; nothing for the root.
     #[must_use]
     pub fn name(self) -> &'a str {
-        self.0.rsplit_once('/').map_or("", |(_, name)| name)
+        self.last_cut().map_or("", |(_, name)| name)
+    }
+
+    /// What is before the last slash, and what is behind it.
+    fn last_cut(self) -> Option<(&'a str, &'a str)> {
+        let slash = self.0.as_bytes().iter().rposition(|&byte| byte == b'/');
+        cut(self.0, slash?)
     }
 
     /// True when `self` is `other` or lies above it.
@@ -145,6 +162,11 @@ impl<'a> Path<'a> {
             .strip_prefix(self.0)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// What is before the slash at `at`, and what is behind it.
+fn cut(text: &str, at: usize) -> Option<(&str, &str)> {
+    Some((text.get(..at)?, text.get(at.saturating_add(1)..)?))
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Perms {
         let first = words.next().ok_or(Error::Einval)?;
         let Perm { id, access } = Perm::parse(first)?;
         let mut perms = Self::new(id, access);
-        for (seen, word) in words.enumerate() {
+        for (seen, word) in (0..usize::MAX).zip(words) {
             if seen >= perms.listed.capacity() {
                 return Err(Error::Enospc);
             }

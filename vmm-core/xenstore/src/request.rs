@@ -280,11 +280,9 @@ impl Store {
         let mut names = Vec::new();
         let mut complete = true;
         let mut show = |name: &str| {
-            complete &= names.try_reserve(name.len().saturating_add(1)).is_ok();
-            if complete {
-                names.extend_from_slice(name.as_bytes());
-                names.push(0);
-            }
+            complete = complete
+                && text::append(&mut names, name.as_bytes()).is_ok()
+                && text::append(&mut names, &[0]).is_ok();
         };
         match (self.peek(request), found) {
             (Some(transaction), _) => transaction.children(&self.tree, path, show),
@@ -324,12 +322,12 @@ impl Store {
             if end > room {
                 break;
             }
-            answer.extend_from_slice(name);
+            text::append(&mut answer, name)?;
             taken = end;
         }
         if taken == rest.len() {
             // An empty name ends the list.
-            answer.push(0);
+            text::append(&mut answer, &[0])?;
         }
         Ok(Answer::Bytes(answer))
     }
@@ -540,7 +538,7 @@ impl Store {
             .iter()
             .position(|watch| watch.is(path, token))
             .ok_or(Error::Enoent)?;
-        let watch = connection.watches.remove(at);
+        let watch = text::remove(&mut connection.watches, at).ok_or(Error::Enoent)?;
         connection.usage.release(watch.cost());
         Ok(Answer::Ok)
     }

@@ -69,7 +69,7 @@ impl Store {
     /// [`Store::clear`]: nobody's quota would count that any more.
     pub fn release(&mut self, id: DomId) -> Leaving {
         if let Ok(at) = self.place(id) {
-            self.connections.remove(at);
+            text::remove(&mut self.connections, at);
         }
         Leaving {
             id,

@@ -225,7 +225,7 @@ impl Transaction {
     pub(crate) fn remove(&mut self, tree: &Tree, path: Path<'_>) {
         let as_of = tree.generation();
         let Ok(at) = self.search(path) else { return };
-        for (index, entry) in self.entries.iter_mut().enumerate().skip(at) {
+        for (index, entry) in (0..usize::MAX).zip(&mut self.entries).skip(at) {
             let below = Path::stored(&entry.path);
             if !path.covers(below) {
                 // Others can lie between: "/a-b" comes before "/a/b".
@@ -333,7 +333,8 @@ impl Transaction {
     pub(crate) fn creates(&self) -> usize {
         let created =
             |entry: &&Entry| matches!(&entry.state, State::Written(written) if written.created);
-        self.entries.iter().filter(created).count()
+        let created = self.entries.iter().filter(created);
+        created.fold(0, |count, _| count.saturating_add(1))
     }
 
     /// The paths that it removes from the tree.

@@ -270,7 +270,7 @@ impl Tree {
         self.touch(parent);
         if let Some(node) = self.get_mut(parent) {
             // The vector keeps its room, so that `attach` cannot fail.
-            node.children.remove(at);
+            text::remove(&mut node.children, at);
             node.names_size = node.names_size.saturating_sub(size);
         }
     }
@@ -283,7 +283,8 @@ impl Tree {
         let at = self.search(parent, self.name(id)).unwrap_or_else(|at| at);
         let size = self.name(id).len().saturating_add(1);
         if let Some(node) = self.get_mut(parent) {
-            node.children.insert(at.min(node.children.len()), id);
+            // There is room: see `detach`.
+            let _ = text::insert(&mut node.children, at, id);
             node.names_size = node.names_size.saturating_add(size);
         }
     }

@@ -5,8 +5,12 @@
 //! and leads into one of the compiler's panics (bounds, overflow, `unwrap`, allocation) is shown.
 //! Libraries that are linked in are listed with the reason why their panics cannot be reached.
 //! Calls through tables in data are not followed: they are those that format the log.
+//!
+//! Where a panic comes from the debugging information says, down to functions that were inlined. The
+//! compiler may have made one of several calls that are alike; that one has no line any more, and
+//! is told by the `Location` that it hands over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::Path;
 
@@ -77,6 +81,15 @@ const PANICS: &[&str] = &[
 /// Code of the language's libraries: it panics on behalf of who calls it.
 const STANDARD: &[&str] = &["core::", "alloc::"];
 
+/// Types of the language itself, whose methods are in those libraries. Slices and pointers as well.
+const PRIMITIVE: &[&str] = &[
+    "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "str",
+    "bool", "char", "[", "&", "*", "(",
+];
+
+/// How many instructions before a call are looked at for what it hands over.
+const BEFORE_CALL: usize = 4;
+
 /// Builds the hypervisor and shows what can panic.
 pub(super) fn show(ws: &Workspace) -> Result<()> {
     let built = build::hypervisor(ws)?;
@@ -98,9 +111,18 @@ fn problems(path: &Path) -> Result<Vec<String>> {
     let program = fs::read(path).context("reading the hypervisor")?;
     let functions = Functions::read(&program)?;
     let graph = Graph::new(&functions, &code(&program)?);
+    let image = Image::of(&program)?;
     let lines = Loader::new(path)
         .map_err(|error| anyhow!("debugging information of {}: {error}", path.display()))?;
-    Ok(check(&graph, ROOTS, &|site| Place::find(&lines, site)))
+    Ok(check(&graph, ROOTS, &|site| {
+        let mut place = Place::find(&lines, site.at)?;
+        if place.line.ends_with(":0")
+            && let Some(location) = site.handed.iter().rev().find_map(|at| image.location(*at))
+        {
+            place.line = location;
+        }
+        Some(place)
+    }))
 }
 
 /// Whose source an instruction comes from: the innermost inlined function that is no part of the
@@ -118,18 +140,50 @@ impl Place {
         while let Ok(Some(frame)) = frames.next() {
             let Some(name) = frame.function else { continue };
             let function = format!("{:#}", rustc_demangle::demangle(&name.raw_name().ok()?));
+            let standard = is_standard(&function);
             let function = path_of(&function).to_owned();
             let line = frame.location.map_or_else(String::new, |at| {
                 let file = at.file.unwrap_or_default();
                 format!("{file}:{}", at.line.unwrap_or_default())
             });
-            let standard = begins(&function, STANDARD);
             found = Some(Self { function, line });
             if !standard {
                 break;
             }
         }
         found
+    }
+}
+
+/// What is loaded, by address.
+#[derive(Debug)]
+struct Image<'a>(Vec<(u64, &'a [u8])>);
+
+impl<'a> Image<'a> {
+    fn of(program: &'a [u8]) -> Result<Self> {
+        let file = elf::ElfBytes::<elf::endian::LittleEndian>::minimal_parse(program)?;
+        let segments = file.segments().context("no segments")?;
+        let loaded = segments.iter().filter(|s| s.p_type == elf::abi::PT_LOAD);
+        let parts = loaded.map(|s| Ok((s.p_vaddr, file.segment_data(&s)?)));
+        Ok(Self(parts.collect::<Result<_>>()?))
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> Option<&'a [u8]> {
+        self.0.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(at.checked_sub(*start)?).ok()?;
+            bytes.get(from..from.checked_add(len)?)
+        })
+    }
+
+    /// The file and line of a `core::panic::Location`, if one is there: the address and length of
+    /// the file's name, line and column.
+    fn location(&self, at: u64) -> Option<String> {
+        let word = |index: u64| self.bytes(at.checked_add(8 * index)?, 8)?.first_chunk();
+        let [name, len] = [0, 1].map(|index| word(index).copied().map(u64::from_le_bytes));
+        let line = u32::from_le_bytes(*word(2)?.first_chunk()?);
+        let len = usize::try_from(len?).ok().filter(|len| *len < 1024)?;
+        let name = std::str::from_utf8(self.bytes(name?, len)?).ok()?;
+        name.ends_with(".rs").then(|| format!("{name}:{line}"))
     }
 }
 
@@ -145,7 +199,15 @@ fn code(program: &[u8]) -> Result<(u64, &[u8])> {
 
 /// Which function leads to which, by name, and by which instructions.
 #[derive(Debug, Default)]
-struct Graph(BTreeMap<String, BTreeMap<String, Vec<u64>>>);
+struct Graph(BTreeMap<String, BTreeMap<String, Vec<Site>>>);
+
+/// An instruction that leads to another function.
+#[derive(Debug, Clone, Default)]
+struct Site {
+    at: u64,
+    /// Constants that the instructions before it load.
+    handed: Vec<u64>,
+}
 
 impl Graph {
     fn new(functions: &Functions, (address, bytes): &(u64, &[u8])) -> Self {
@@ -153,12 +215,17 @@ impl Graph {
         let end = address + bytes.len() as u64;
         let mut decoder = Decoder::with_ip(64, bytes, *address, DecoderOptions::NONE);
         let mut instruction = Instruction::default();
+        let mut loaded = VecDeque::new();
         while decoder.can_decode() {
             decoder.decode_out(&mut instruction);
             let Some(from) = functions.at(instruction.ip()) else {
                 continue;
             };
             graph.0.entry(from.to_owned()).or_default();
+            loaded.push_back(constant(&instruction));
+            if loaded.len() > BEFORE_CALL {
+                loaded.pop_front();
+            }
             let Some(target) = target(&instruction).filter(|t| (*address..end).contains(t)) else {
                 continue;
             };
@@ -171,7 +238,10 @@ impl Graph {
                     .or_default()
                     .entry(to.to_owned())
                     .or_default()
-                    .push(instruction.ip());
+                    .push(Site {
+                        at: instruction.ip(),
+                        handed: loaded.iter().flatten().copied().collect(),
+                    });
             }
         }
         graph
@@ -189,6 +259,25 @@ fn target(instruction: &Instruction) -> Option<u64> {
     }
 }
 
+/// The constant that an instruction loads, if it does.
+fn constant(instruction: &Instruction) -> Option<u64> {
+    match instruction.op1_kind() {
+        OpKind::Immediate32to64 | OpKind::Immediate64 | OpKind::Immediate32 => {
+            Some(instruction.immediate(1))
+        }
+        OpKind::Memory if instruction.mnemonic() == Mnemonic::Lea => target(instruction),
+        _ => None,
+    }
+}
+
+/// True for a function of the language's libraries, be it a method of a type of the language.
+fn is_standard(function: &str) -> bool {
+    let path = path_of(function);
+    let of_primitive = path != function && begins(path, PRIMITIVE);
+    let of_trait = path.split_once(" as ").map(|(_, of_trait)| of_trait);
+    begins(path, STANDARD) || of_primitive && of_trait.is_none_or(|name| begins(name, STANDARD))
+}
+
 /// A method's path as that of a function: `<a::B<C>>::d` begins with `a::B` as well.
 fn path_of(function: &str) -> &str {
     function.trim_start_matches('<')
@@ -198,7 +287,7 @@ fn begins(name: &str, with: &[&str]) -> bool {
     with.iter().any(|start| name.starts_with(start))
 }
 
-fn check(graph: &Graph, roots: &[&str], place: &dyn Fn(u64) -> Option<Place>) -> Vec<String> {
+fn check(graph: &Graph, roots: &[&str], place: &dyn Fn(&Site) -> Option<Place>) -> Vec<String> {
     let ends: Vec<_> = ENDS.iter().map(|(name, _)| *name).collect();
     let libraries: Vec<_> = LIBRARIES.iter().map(|(name, _)| *name).collect();
     let mut reached: BTreeMap<&str, Option<&str>> = graph
@@ -221,14 +310,14 @@ fn check(graph: &Graph, roots: &[&str], place: &dyn Fn(u64) -> Option<Place>) ->
                 continue;
             }
             if begins(to, PANICS) {
-                let places: BTreeSet<_> = sites.iter().map(|site| place(*site)).collect();
+                let places: BTreeSet<_> = sites.iter().map(place).collect();
                 let way = way(&reached, from);
                 for place in places {
                     let Some(at) = place else {
                         problems.push(format!("{from} leads to {to} ({way})"));
                         continue;
                     };
-                    if !begins(&at.function, &libraries) {
+                    if !begins(&at.function, &libraries) && !is_in(&at.line, &libraries) {
                         let Place { function, line } = at;
                         problems.push(format!("{line}: {function} leads to {to} ({way})"));
                     }
@@ -241,6 +330,14 @@ fn check(graph: &Graph, roots: &[&str], place: &dyn Fn(u64) -> Option<Place>) ->
     }
     problems.sort();
     problems
+}
+
+/// True for a line in the source of one of these libraries.
+fn is_in(line: &str, libraries: &[&str]) -> bool {
+    libraries.iter().any(|library| {
+        let package = library.trim_end_matches("::").replace('_', "-");
+        line.starts_with('/') && line.contains(&format!("/{package}-"))
+    })
 }
 
 /// How a function is reached.
@@ -257,7 +354,7 @@ fn way(reached: &BTreeMap<&str, Option<&str>>, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Graph, Place, check, path_of, target};
+    use super::{Graph, Image, Place, Site, check, is_standard, path_of, target};
     use iced_x86::{Decoder, DecoderOptions};
 
     fn graph(edges: &[(&str, &str)]) -> Graph {
@@ -265,7 +362,7 @@ mod tests {
         for (from, to) in edges {
             let to = (*to).to_owned();
             let sites = graph.0.entry((*from).to_owned()).or_default();
-            sites.entry(to).or_default().push(0);
+            sites.entry(to).or_default().push(Site::default());
         }
         graph
     }
@@ -322,6 +419,57 @@ mod tests {
             at("<m::Word>::index"),
             ["a.rs:7: m::Word>::index leads to core::panicking::panic_fmt (r::handle)"]
         );
+    }
+
+    #[test]
+    fn a_merged_panic_is_of_the_library_whose_source_it_names() {
+        let graph = graph(&[("r::handle", "core::panicking::panic_fmt")]);
+        let at = |line: &str| {
+            let place = Place {
+                function: "r::handle".into(),
+                line: line.into(),
+            };
+            check(&graph, &["r::"], &|_| Some(place.clone())).len()
+        };
+        assert_eq!(at("/cargo/registry/spin-0.12.3/src/rwlock.rs:5"), 0);
+        assert_eq!(at("/cargo/registry/spinning-0.12.3/src/rwlock.rs:5"), 1);
+        assert_eq!(at("spin-lock/src/lib.rs:5"), 1);
+    }
+
+    #[test]
+    fn a_location_is_read_where_it_is() {
+        let mut bytes = vec![0; 64];
+        bytes[8..16].copy_from_slice(&0x1030_u64.to_le_bytes());
+        bytes[16] = 6;
+        bytes[24] = 77;
+        bytes[0x30..0x36].copy_from_slice(b"a/b.rs");
+        let image = Image(vec![(0x1000, &bytes)]);
+        assert_eq!(image.location(0x1008).as_deref(), Some("a/b.rs:77"));
+        assert_eq!(image.location(0x1010), None);
+        assert_eq!(image.location(0x103c), None);
+        assert_eq!(image.location(1), None);
+    }
+
+    #[test]
+    fn the_languages_own_code_is_told_from_ours() {
+        for name in [
+            "core::option::Option<a::B>::map",
+            "<core::option::Option<a::B>>::map",
+            "<u64 as core::iter::range::Step>::forward",
+            "<[a::B] as core::ops::index::Index<usize>>::index",
+            "<[u8]>::split_at",
+            "<str>::rsplit_once::<char>",
+        ] {
+            assert!(is_standard(name), "{name}");
+        }
+        for name in [
+            "a::b",
+            "<a::B as core::ops::index::Index<usize>>::index",
+            "<u64 as a::Sum>::plus",
+            "<[u8] as a::Sum>::plus",
+        ] {
+            assert!(!is_standard(name), "{name}");
+        }
     }
 
     #[test]

@@ -437,7 +437,7 @@ impl FrameTable {
             return;
         }
         let mut run = mfn.raw()..mfn.raw();
-        for (record, frame) in records.iter().zip(mfn.raw()..) {
+        for (frame, record) in (mfn.raw()..u64::MAX).zip(records) {
             if self.drop_hold(record) {
                 run.end = frame.saturating_add(1);
             } else {

@@ -277,7 +277,7 @@ impl Linear {
         };
         let mut rights = USER | WRITABLE;
         loop {
-            let gpa = table | (at.raw() >> shift & mask) << entry_shift;
+            let gpa = table | (at.raw().unbounded_shr(shift) & mask) << entry_shift;
             let entry = load(memory, gpa, wide);
             if entry & PRESENT == 0 {
                 return Err(self.fault(at, access, 0));
