@@ -53,7 +53,8 @@ impl<P: Deref<Target = SharedPage>> Memory<P> {
 
     /// Gives the pages back.
     pub fn into_pages(self) -> impl Iterator<Item = P> {
-        core::iter::once(self.head).chain(self.more)
+        let mut more = self.more;
+        core::iter::once(self.head).chain(core::iter::from_fn(move || more.pop()))
     }
 
     /// The page with the indices.

@@ -104,7 +104,7 @@ impl Vbd {
         if !(1..=self.queues().into()).contains(&count) {
             return Err(Refusal::Key(what));
         }
-        for (number, slot) in (0..).zip(&self.queues).take(count as usize) {
+        for (number, slot) in (0..u16::MAX).zip(&self.queues).take(count as usize) {
             let prefix = (count > 1).then_some(number);
             let channel = connect_queue(keys, front, protocol, number, Prefix(prefix))?;
             *slot.lock() = Some(channel);
@@ -113,7 +113,7 @@ impl Vbd {
     }
 
     pub(super) fn disconnect(&self, front: Front<'_>) {
-        for (number, slot) in (0..).zip(&self.queues) {
+        for (number, slot) in (0..u16::MAX).zip(&self.queues) {
             let channel = slot.lock().take();
             if let Some(Channel { queue, port }) = channel {
                 front.unbind(port, number);
