@@ -161,8 +161,10 @@ fn take(byte: u8) {
         Input::Byte(id, byte) => {
             if let Some(domain) = list::by_id(id) {
                 let mut state = domain.console.state.lock();
-                if state.typed.len() < TYPED_LIMIT && state.typed.try_reserve(1).is_ok() {
-                    state.typed.push_back(byte);
+                let typed = &mut state.typed;
+                let has_room = typed.len() < TYPED_LIMIT && typed.try_reserve(1).is_ok();
+                if has_room && typed.len() < typed.capacity() {
+                    typed.push_back(byte);
                 }
                 drop(state);
                 serve(&domain);

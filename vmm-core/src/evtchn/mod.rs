@@ -203,7 +203,8 @@ impl EvtchnTable {
 
     /// Checks that a port is among those that have been in use: they come in groups.
     fn check_port(&self, port: EvtchnPort) -> Result<(), Errno> {
-        if (port.0 as usize) < self.ports.len().next_multiple_of(PORT_GROUP) {
+        let groups = self.ports.len().div_ceil(PORT_GROUP);
+        if (port.0 as usize) < groups.saturating_mul(PORT_GROUP) {
             Ok(())
         } else {
             Err(Errno::Einval)

@@ -81,10 +81,11 @@ impl Maptrack {
         if frames >= self.max_frames {
             return None;
         }
-        let first = frames.checked_mul(u32::try_from(PER_FRAME).ok()?)?;
+        let count = u32::try_from(PER_FRAME).ok()?;
+        let first = frames.checked_mul(count)?;
         let mut fresh = Vec::new();
         fresh.try_reserve_exact(PER_FRAME).ok()?;
-        let slots = (first..).take(PER_FRAME).map(|handle| Slot::Free {
+        let slots = (first..first.checked_add(count)?).map(|handle| Slot::Free {
             next: handle.wrapping_add(1),
         });
         fresh.extend(slots);

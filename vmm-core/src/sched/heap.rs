@@ -112,7 +112,7 @@ impl<K: Ord, T: Seated> Heap<K, T> {
         if wanted(first) {
             return self.pop();
         }
-        let all = self.entries.iter().enumerate();
+        let all = (0..usize::MAX).zip(&self.entries);
         let wanted = all.filter(|(_, (_, member))| wanted(member));
         let (index, _) = wanted.min_by(|(_, (a, _)), (_, (b, _))| a.cmp(b))?;
         Some(self.take(index))

@@ -18,7 +18,8 @@ pub(super) struct LastBranches {
 impl LastBranches {
     /// The records after a reset; `None` when memory is short.
     pub(super) fn new(stack: &'static Stack) -> Option<Self> {
-        let count = stack.registers().count();
+        let registers = stack.registers();
+        let count = registers.fold(0_usize, |count, _| count.saturating_add(1));
         let mut values = Vec::new();
         values.try_reserve_exact(count).ok()?;
         values.resize(count, 0);

@@ -75,13 +75,16 @@ impl Table {
         if let Err(at) = self.place(key)
             && self.entries.len() < self.entries.capacity()
         {
+            let at = at.min(self.entries.len());
             self.entries.insert(at, Entry { key, port, known });
         }
     }
 
     /// Takes an address out.
     pub(crate) fn take(&mut self, address: MacAddr) {
-        if let Ok(at) = self.place(key(address)) {
+        if let Ok(at) = self.place(key(address))
+            && at < self.entries.len()
+        {
             self.entries.remove(at);
         }
     }

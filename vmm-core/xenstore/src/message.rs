@@ -62,7 +62,7 @@ impl Inbox {
         if self.body.try_reserve_exact(missing).is_err() {
             return Ok(Ok(false));
         }
-        self.body.resize(len, 0);
+        self.body.extend(core::iter::repeat_n(0, missing));
         while let Some(rest) = self.body.get_mut(self.have.saturating_sub(HEADER)..) {
             if rest.is_empty() {
                 break;
@@ -211,6 +211,9 @@ impl Outbox {
 
     fn queue(&mut self, header: MsgHeader, body: Body) -> Result<usize, Error> {
         self.reserve()?;
+        if self.queue.len() >= self.queue.capacity() {
+            return Err(Error::Enomem);
+        }
         let len = u32::try_from(body.bytes().len()).map_err(|_| Error::E2big)?;
         let header = MsgHeader { len, ..header };
         let message = Message { header, body };

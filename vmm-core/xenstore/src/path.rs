@@ -107,10 +107,8 @@ impl<'a> Path<'a> {
         let mut rest = Some(self.0);
         let parts = core::iter::from_fn(move || {
             let text = rest?;
-            let cut = text
-                .bytes()
-                .position(|byte| byte == b'/')
-                .and_then(|at| cut(text, at));
+            let slash = text.as_bytes().iter().position(|&byte| byte == b'/');
+            let cut = slash.and_then(|at| cut(text, at));
             let (part, behind) = cut.unzip();
             rest = behind;
             Some(part.unwrap_or(text))

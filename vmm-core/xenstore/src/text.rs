@@ -44,17 +44,39 @@ pub(crate) fn append(list: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
 pub(crate) fn insert<T>(list: &mut Vec<T>, at: usize, item: T) -> Result<(), Error> {
     list.try_reserve(1)?;
     list.push(item);
-    if let Some(tail @ [_, ..]) = list.get_mut(at..) {
-        tail.rotate_right(1);
+    // The last one goes to `at`, and each from there on one place up.
+    let mut tail = list.get_mut(at..).unwrap_or_default().iter_mut();
+    if let Some(first) = tail.next() {
+        tail.for_each(|place| core::mem::swap(first, place));
     }
     Ok(())
 }
 
 /// Takes the item at `at` out, if there is one; the others keep their order.
 pub(crate) fn remove<T>(list: &mut Vec<T>, at: usize) -> Option<T> {
-    let tail @ [_, ..] = list.get_mut(at..)? else {
-        return None;
-    };
-    tail.rotate_left(1);
+    // The one at `at` goes to the end, and each behind it one place down.
+    let mut tail = list.get_mut(at..)?.iter_mut().rev();
+    let last = tail.next()?;
+    tail.for_each(|place| core::mem::swap(last, place));
     list.pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{insert, remove};
+    use std::vec::Vec;
+
+    #[test]
+    fn items_come_and_go_in_their_places() {
+        for at in 0..6 {
+            let mut list = Vec::from([0, 1, 2, 3]);
+            insert(&mut list, at, 9).unwrap();
+            let mut expected = Vec::from([0, 1, 2, 3]);
+            expected.insert(at.min(4), 9);
+            assert_eq!(list, expected);
+            assert_eq!(remove(&mut list, at.min(4)), Some(9));
+            assert_eq!(list, [0, 1, 2, 3]);
+        }
+        assert_eq!(remove(&mut Vec::from([1, 2]), 2), None);
+    }
 }

@@ -82,14 +82,15 @@ impl Stack {
     /// All registers, always in the same order.
     pub fn registers(&self) -> impl Iterator<Item = Register> + '_ {
         let columns = self.columns.iter();
-        let stacked = columns.flat_map(|&first| first..first + self.depth);
+        let stacked = columns.flat_map(|&first| first..first.saturating_add(self.depth));
         SINGLE.into_iter().chain(stacked).map(Register)
     }
 
     /// The register of this number, with its place among all.
     #[must_use]
     pub fn find(&self, msr: u32) -> Option<(usize, Register)> {
-        self.registers().enumerate().find(|(_, it)| it.0 == msr)
+        let places = 0..MAX_REGISTERS;
+        places.zip(self.registers()).find(|(_, it)| it.0 == msr)
     }
 }
 

@@ -54,6 +54,10 @@ const LIBRARIES: &[(&str, &str)] = &[
         "is given fifteen bytes and decodes without a panic for any of them",
     ),
     (
+        "heapless::vec::VecInner::extend_from_slice",
+        "adds the lengths of two lists in memory",
+    ),
+    (
         "spin::",
         "a lock has fewer readers than it can count, as each is a pCPU's or a domain's, and no \
          initialiser of a `Once` panics",

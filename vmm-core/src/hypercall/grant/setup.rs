@@ -111,7 +111,7 @@ fn fill_frame_list(ctx: &Ctx<'_, '_>, request: &SetupTable) -> i16 {
 fn places(ctx: &Ctx<'_, '_>, first: u32) -> [u64; CHUNK] {
     let grants = ctx.domain().grants.lock();
     let mut places = [NOWHERE; CHUNK];
-    for (place, index) in places.iter_mut().zip(first..) {
+    for (index, place) in (first..u32::MAX).zip(&mut places) {
         *place = grants.placed_at(index).map_or(NOWHERE, Gfn::raw);
     }
     places

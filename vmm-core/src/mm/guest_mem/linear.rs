@@ -292,7 +292,7 @@ impl Linear {
                 return Err(self.fault(at, access, PF_PRESENT | PF_RESERVED));
             }
             if shift <= 12 || large && (wide || self.cr4 & CR4_PSE != 0) {
-                let offset = (1_u64 << shift).wrapping_sub(1);
+                let offset = 1_u64.unbounded_shl(shift).wrapping_sub(1);
                 let gpa = Gpa::new(frame(entry, wide, large) & !offset | at.raw() & offset);
                 return Ok(Found {
                     gpa,
