@@ -77,13 +77,9 @@ impl Network {
         let Inner { switch, members } = &mut *self.0.lock();
         let port = switch.attach(address, more).ok()?;
         let needed = port.index().saturating_add(1);
-        if members.len() < needed {
-            let additional = needed.saturating_sub(members.len());
-            if members.try_reserve(additional).is_err() {
-                switch.detach(port);
-                return None;
-            }
-            members.resize(needed, None);
+        if lists::grow_to(members, needed, || None).is_err() {
+            switch.detach(port);
+            return None;
         }
         if let Some(place) = members.get_mut(port.index()) {
             *place = Some(member);

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::EvtchnPort;
+use lists::TryPush as _;
 use pv_drivers::byte_ring::Broken;
 use pv_drivers::console::Back;
 use spin::Mutex;
@@ -161,10 +162,9 @@ fn take(byte: u8) {
         Input::Byte(id, byte) => {
             if let Some(domain) = list::by_id(id) {
                 let mut state = domain.console.state.lock();
-                let typed = &mut state.typed;
-                let has_room = typed.len() < TYPED_LIMIT && typed.try_reserve(1).is_ok();
-                if has_room && typed.len() < typed.capacity() {
-                    typed.push_back(byte);
+                if state.typed.len() < TYPED_LIMIT {
+                    // Without memory for it, as beyond the limit, it is lost.
+                    let _ = state.typed.try_push(byte);
                 }
                 drop(state);
                 serve(&domain);

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 
 use abi::DomId;
+use lists::TryPush as _;
 
 /// The character that begins a command: Ctrl-].
 pub const ESCAPE: u8 = 0x1d;
@@ -144,9 +145,9 @@ impl Mux {
                     }
                 }
                 b'\r' => {}
-                // Without memory for it, as beyond the limit, a line loses its end.
-                _ if source.line.len() < LINE_LIMIT && source.line.try_reserve(1).is_ok() => {
-                    source.line.push(byte);
+                _ if source.line.len() < LINE_LIMIT => {
+                    // Without memory for it, as beyond the limit, a line loses its end.
+                    let _ = source.line.try_push(byte);
                 }
                 _ => {}
             }

@@ -7,14 +7,11 @@
 //! Any pCPU may start the end; the pCPU that takes the last vCPU off hands the domain to the
 //! reaper on the boot pCPU, which frees its memory and does what its configuration says next.
 
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use spin::Mutex;
-
-use super::Domain;
+use super::{Domain, list};
 use crate::fault::CrashReason;
 use crate::percpu;
 use crate::vcpu;
@@ -92,6 +89,8 @@ pub struct Life {
     noted: AtomicU32,
     /// vCPUs that are not yet known to stay away from every pCPU.
     vcpus_left: AtomicU32,
+    /// They all are, and the domain waits to be reaped.
+    waits: AtomicBool,
 }
 
 impl Life {
@@ -102,6 +101,7 @@ impl Life {
             reason: AtomicU32::new(RUNNING),
             noted: AtomicU32::new(RUNNING),
             vcpus_left: AtomicU32::new(vcpus),
+            waits: AtomicBool::new(false),
         }
     }
 
@@ -122,8 +122,8 @@ impl Life {
     }
 }
 
-/// Domains whose vCPUs have all left, waiting for [`take_ended`].
-static ENDED: Mutex<VecDeque<Arc<Domain>>> = Mutex::new(VecDeque::new());
+/// How many domains wait for [`take_ended`].
+static ENDED: AtomicUsize = AtomicUsize::new(0);
 
 impl Domain {
     /// Ends the domain for `reason`, unless the guest has noted another. The first end counts. Its
@@ -165,7 +165,8 @@ pub fn vcpu_left(domain: &Arc<Domain>) {
     if domain.life.vcpus_left.fetch_sub(1, Ordering::SeqCst) != 1 {
         return;
     }
-    ENDED.lock().push_back(Arc::clone(domain));
+    ENDED.fetch_add(1, Ordering::SeqCst);
+    domain.life.waits.store(true, Ordering::SeqCst);
     if let Some(boot_cpu) = percpu::by_id(0) {
         boot_cpu.reschedule();
     }
@@ -174,11 +175,14 @@ pub fn vcpu_left(domain: &Arc<Domain>) {
 /// The next domain to reap.
 #[must_use]
 pub fn take_ended() -> Option<Arc<Domain>> {
-    ENDED.lock().pop_front()
+    let waits = |domain: &Arc<Domain>| domain.life.waits.swap(false, Ordering::SeqCst);
+    let ended = has_ended().then(|| list::all().find(waits)).flatten()?;
+    ENDED.fetch_sub(1, Ordering::SeqCst);
+    Some(ended)
 }
 
 /// True when a domain waits to be reaped.
 #[must_use]
 pub fn has_ended() -> bool {
-    !ENDED.lock().is_empty()
+    ENDED.load(Ordering::SeqCst) != 0
 }

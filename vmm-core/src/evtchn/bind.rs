@@ -231,11 +231,8 @@ impl EvtchnTable {
             .find(|&number| self.is_available(EvtchnPort(number)))
             .ok_or(Errno::Enospc)?;
         let index = number as usize;
-        if let Some(missing) = index.saturating_add(1).checked_sub(self.ports.len()) {
-            self.ports.try_reserve(missing).map_err(|_| Errno::Enomem)?;
-            self.ports
-                .resize(self.ports.len().saturating_add(missing), Port::FREE);
-        }
+        let needed = index.saturating_add(1);
+        lists::grow_to(&mut self.ports, needed, || Port::FREE).map_err(|_| Errno::Enomem)?;
         let port = self.ports.get_mut(index).ok_or(Errno::Enospc)?;
         port.state = state;
         port.early = false;

@@ -20,6 +20,7 @@ use abi::event_channel::fifo::{
     MAX_ARRAY_PAGES, PENDING, PRIORITIES, WORDS_PER_PAGE,
 };
 use abi::{Errno, EvtchnPort, PAGE_SIZE, VcpuId};
+use lists::TryPush as _;
 
 use super::port::{Port, QueueId};
 use super::two_level::Raised;
@@ -129,8 +130,7 @@ impl Fifo {
         if pages >= MAX_ARRAY_PAGES {
             return Err(Errno::Enospc);
         }
-        array.try_reserve(1).map_err(|_| Errno::Enomem)?;
-        array.push(page);
+        array.try_push(page).map_err(|_| Errno::Enomem)?;
         let first = u32::try_from(pages)
             .unwrap_or(u32::MAX)
             .saturating_mul(WORDS_PER_PAGE);

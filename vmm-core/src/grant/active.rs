@@ -1,7 +1,6 @@
 //! Our side of the entries in use: who uses each, how often, and the frame it stood for when that
 //! began. What the guest writes into an entry afterwards changes none of it.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use abi::{DomId, GrantRef};
@@ -66,7 +65,7 @@ impl Active {
 }
 
 /// One chunk of entries.
-type Chunk = Box<[Active]>;
+type Chunk = Vec<Active>;
 
 /// The uses of a table's entries. Memory for them comes with the first use.
 #[derive(Debug, Default)]
@@ -92,16 +91,13 @@ impl ActiveEntries {
         let index = gref.0 as usize;
         let number = index / CHUNK;
         if number >= self.chunks.len() {
-            let more = number.checked_add(1)?.checked_sub(self.chunks.len())?;
-            self.chunks.try_reserve(more).ok()?;
-            self.chunks.resize_with(number.checked_add(1)?, || None);
+            lists::grow_to(&mut self.chunks, number.checked_add(1)?, || None).ok()?;
         }
         let chunk = self.chunks.get_mut(number)?;
         if chunk.is_none() {
             let mut fresh = Vec::new();
-            fresh.try_reserve_exact(CHUNK).ok()?;
-            fresh.resize_with(CHUNK, Active::default);
-            *chunk = Some(fresh.into_boxed_slice());
+            lists::grow_to(&mut fresh, CHUNK, Active::default).ok()?;
+            *chunk = Some(fresh);
         }
         chunk.as_mut()?.get_mut(index % CHUNK)
     }

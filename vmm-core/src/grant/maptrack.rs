@@ -4,10 +4,10 @@
 //! chained through their own places, and the table grows a frame's worth at a time up to its
 //! limit.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use abi::{DomId, Gfn, GrantRef, PAGE_SIZE};
+use lists::TryPush as _;
 
 /// Handles in one frame's worth of the table.
 const PER_FRAME: usize = PAGE_SIZE / size_of::<Slot>();
@@ -41,7 +41,7 @@ const NONE: u32 = u32::MAX;
 /// A domain's mappings.
 #[derive(Debug)]
 pub struct Maptrack {
-    frames: Vec<Box<[Slot]>>,
+    frames: Vec<Vec<Slot>>,
     max_frames: u32,
     free: u32,
     used: u32,
@@ -84,16 +84,15 @@ impl Maptrack {
         let count = u32::try_from(PER_FRAME).ok()?;
         let first = frames.checked_mul(count)?;
         let mut fresh = Vec::new();
-        fresh.try_reserve_exact(PER_FRAME).ok()?;
-        let slots = (first..first.checked_add(count)?).map(|handle| Slot::Free {
-            next: handle.wrapping_add(1),
-        });
-        fresh.extend(slots);
+        let mut handles = first..first.checked_add(count)?;
+        lists::grow_to(&mut fresh, PER_FRAME, || Slot::Free {
+            next: handles.next().unwrap_or(first).wrapping_add(1),
+        })
+        .ok()?;
         if let Some(last) = fresh.last_mut() {
             *last = Slot::Free { next: self.free };
         }
-        self.frames.try_reserve(1).ok()?;
-        self.frames.push(fresh.into_boxed_slice());
+        self.frames.try_push(fresh).ok()?;
         self.free = first;
         Some(())
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use invariant::{OrBroken, invariant};
+use lists::TryPush as _;
 
 /// Where a member sits in the heap that it is in; kept by the heap.
 #[derive(Debug, Default)]
@@ -94,9 +95,8 @@ impl<K: Ord, T: Seated> Heap<K, T> {
     /// Adds a member that is in no heap, for which there is room; true when it is now the first.
     pub fn insert(&mut self, key: K, member: T) -> bool {
         let index = self.entries.len();
-        let room = self.entries.try_reserve(1);
+        let room = self.entries.try_push((key, member));
         room.or_broken("room was made for every member");
-        self.entries.push((key, member));
         self.rise(index) == 0
     }
 

@@ -1,11 +1,13 @@
 //! One network: its ports, the addresses behind them, and where a frame goes.
 
 use alloc::vec::Vec;
+
+use lists::{NoMemory, TryPush as _};
 use system::network::MacAddr;
 
 use crate::ethernet::Ethernet;
 use crate::groups::{Groups, TooManyGroups};
-use crate::table::{Known, NoMemory, Table};
+use crate::table::{Known, Table};
 
 /// The most ports of one network.
 pub const MAX_PORTS: usize = 4096;
@@ -110,9 +112,7 @@ impl Network {
             sum.saturating_add(limit).saturating_add(1)
         });
         self.table.reserve(addresses)?;
-        self.ports
-            .try_reserve(1)
-            .map_err(|_| AttachError::NoMemory)?;
+        self.ports.try_reserve(1).map_err(NoMemory::from)?;
         if let Some(entry) = known {
             self.forget(address, entry.port);
         }
@@ -125,7 +125,7 @@ impl Network {
         };
         match self.ports.get_mut(index) {
             Some(place) => *place = Some(port),
-            None => self.ports.push(Some(port)),
+            None => self.ports.try_push(Some(port))?,
         }
         self.table.insert(address, id, Known::Own);
         Ok(id)

@@ -1,6 +1,8 @@
 //! The addresses of a network and the ports behind which they are.
 
 use alloc::vec::Vec;
+
+use lists::NoMemory;
 use system::network::MacAddr;
 
 use crate::network::PortId;
@@ -43,10 +45,6 @@ pub(crate) struct Table {
     entries: Vec<Entry>,
 }
 
-/// There is no memory.
-#[derive(Debug)]
-pub(crate) struct NoMemory;
-
 impl Table {
     pub(crate) const fn new() -> Self {
         let entries = Vec::new();
@@ -56,7 +54,7 @@ impl Table {
     /// Makes sure that so many addresses fit without a further allocation.
     pub(crate) fn reserve(&mut self, in_all: usize) -> Result<(), NoMemory> {
         let more = in_all.saturating_sub(self.entries.len());
-        self.entries.try_reserve(more).map_err(|_| NoMemory)
+        Ok(self.entries.try_reserve(more)?)
     }
 
     pub(crate) fn find(&self, address: MacAddr) -> Option<&Entry> {
@@ -75,17 +73,15 @@ impl Table {
         if let Err(at) = self.place(key)
             && self.entries.len() < self.entries.capacity()
         {
-            let at = at.min(self.entries.len());
-            self.entries.insert(at, Entry { key, port, known });
+            // There is room.
+            let _ = lists::insert(&mut self.entries, at, Entry { key, port, known });
         }
     }
 
     /// Takes an address out.
     pub(crate) fn take(&mut self, address: MacAddr) {
-        if let Ok(at) = self.place(key(address))
-            && at < self.entries.len()
-        {
-            self.entries.remove(at);
+        if let Ok(at) = self.place(key(address)) {
+            lists::remove(&mut self.entries, at);
         }
     }
 

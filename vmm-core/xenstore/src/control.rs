@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use lists::TryPush as _;
+
 use crate::perms::Who;
 use crate::store::Store;
 use crate::watch::OwnWatch;
@@ -73,7 +75,7 @@ impl<'a> Control<'a> {
     /// As [`Control::write`].
     pub fn watch(&mut self, path: &str, number: u64) -> Result<(), Error> {
         let watch = OwnWatch::new(Path::absolute(path)?, number)?;
-        text::insert(&mut self.store.own_watches, usize::MAX, watch)
+        Ok(self.store.own_watches.try_push(watch)?)
     }
 
     /// Ends the watches with this number.

@@ -2,6 +2,8 @@
 
 use alloc::collections::TryReserveError;
 
+use lists::NoMemory;
+
 /// An error, sent to the client by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
@@ -46,6 +48,12 @@ impl Error {
             Self::E2big => "E2BIG",
             Self::Eperm => "EPERM",
         }
+    }
+}
+
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Self {
+        Self::Enomem
     }
 }
 

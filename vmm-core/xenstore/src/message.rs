@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use abi::xs_wire::{MsgHeader, PAYLOAD_MAX, kind};
+use lists::TryPush as _;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::quota::OVERHEAD;
@@ -58,11 +59,9 @@ impl Inbox {
         }
         let len = self.header.len as usize;
         // Nothing any more when the body comes in pieces and this is not the first.
-        let missing = len.saturating_sub(self.body.len());
-        if self.body.try_reserve_exact(missing).is_err() {
+        if lists::grow_zeroed(&mut self.body, len).is_err() {
             return Ok(Ok(false));
         }
-        self.body.extend(core::iter::repeat_n(0, missing));
         while let Some(rest) = self.body.get_mut(self.have.saturating_sub(HEADER)..) {
             if rest.is_empty() {
                 break;
@@ -210,15 +209,11 @@ impl Outbox {
     }
 
     fn queue(&mut self, header: MsgHeader, body: Body) -> Result<usize, Error> {
-        self.reserve()?;
-        if self.queue.len() >= self.queue.capacity() {
-            return Err(Error::Enomem);
-        }
         let len = u32::try_from(body.bytes().len()).map_err(|_| Error::E2big)?;
         let header = MsgHeader { len, ..header };
         let message = Message { header, body };
         let cost = message.cost();
-        self.queue.push_back(message);
+        self.queue.try_push(message)?;
         Ok(cost)
     }
 
@@ -239,7 +234,7 @@ impl Outbox {
         let mut body = Vec::new();
         body.try_reserve_exact(len)?;
         for part in [path.as_bytes(), &[0], token, &[0]] {
-            text::append(&mut body, part)?;
+            lists::append(&mut body, part)?;
         }
         let header = MsgHeader {
             kind: kind::WATCH_EVENT,

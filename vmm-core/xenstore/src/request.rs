@@ -5,6 +5,7 @@ use core::fmt::Write as _;
 
 use abi::DomId;
 use abi::xs_wire::{MsgHeader, PAYLOAD_MAX, kind};
+use lists::TryPush as _;
 
 use crate::perms::Who;
 use crate::store::Store;
@@ -281,8 +282,8 @@ impl Store {
         let mut complete = true;
         let mut show = |name: &str| {
             complete = complete
-                && text::append(&mut names, name.as_bytes()).is_ok()
-                && text::append(&mut names, &[0]).is_ok();
+                && lists::append(&mut names, name.as_bytes()).is_ok()
+                && lists::append(&mut names, &[0]).is_ok();
         };
         match (self.peek(request), found) {
             (Some(transaction), _) => transaction.children(&self.tree, path, show),
@@ -322,12 +323,12 @@ impl Store {
             if end > room {
                 break;
             }
-            text::append(&mut answer, name)?;
+            lists::append(&mut answer, name)?;
             taken = end;
         }
         if taken == rest.len() {
             // An empty name ends the list.
-            text::append(&mut answer, &[0])?;
+            lists::append(&mut answer, &[0])?;
         }
         Ok(Answer::Bytes(answer))
     }
@@ -523,8 +524,8 @@ impl Store {
         let watch = Watch::new(path, token, relative)?;
         let cost = watch.cost();
         connection.usage.charge(&quotas, cost)?;
-        text::insert(&mut connection.watches, usize::MAX, watch)
-            .inspect_err(|_| connection.usage.release(cost))?;
+        let added = connection.watches.try_push(watch);
+        added.inspect_err(|_| connection.usage.release(cost))?;
         Ok(Answer::Watching)
     }
 
@@ -538,7 +539,7 @@ impl Store {
             .iter()
             .position(|watch| watch.is(path, token))
             .ok_or(Error::Enoent)?;
-        let watch = text::remove(&mut connection.watches, at).ok_or(Error::Enoent)?;
+        let watch = lists::remove(&mut connection.watches, at).ok_or(Error::Enoent)?;
         connection.usage.release(watch.cost());
         Ok(Answer::Ok)
     }
@@ -556,8 +557,8 @@ impl Store {
         let transaction = Transaction::new(id);
         let cost = transaction.cost;
         connection.usage.charge(&quotas, cost)?;
-        text::insert(&mut connection.transactions, usize::MAX, transaction)
-            .inspect_err(|_| connection.usage.release(cost))?;
+        let added = connection.transactions.try_push(transaction);
+        added.inspect_err(|_| connection.usage.release(cost))?;
         let mut answer = heapless::String::<12>::new();
         let _ = write!(answer, "{id}\0");
         text::bytes(answer.as_bytes()).map(Answer::Bytes)

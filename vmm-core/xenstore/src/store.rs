@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use abi::DomId;
+use lists::TryPush as _;
 
 use crate::connection::Connection;
 use crate::message::{Inbox, Outbox};
@@ -13,7 +14,7 @@ use crate::quota::{Quotas, Usage};
 use crate::transaction::{Change, Transaction, Written};
 use crate::tree::{NodeId, Tree, cost};
 use crate::watch::{Audience, OwnWatch};
-use crate::{Control, Error, Path, Perms, text};
+use crate::{Control, Error, Path, Perms};
 
 /// The store.
 #[derive(Debug)]
@@ -62,14 +63,15 @@ impl Store {
         let Err(at) = self.place(id) else {
             return Err(Error::Eexist);
         };
-        text::insert(&mut self.connections, at, Connection::new(id))
+        lists::insert(&mut self.connections, at, Connection::new(id))?;
+        Ok(())
     }
 
     /// Forgets a domain. What it owns anywhere in the tree is to be removed, with all below it, by
     /// [`Store::clear`]: nobody's quota would count that any more.
     pub fn release(&mut self, id: DomId) -> Leaving {
         if let Ok(at) = self.place(id) {
-            text::remove(&mut self.connections, at);
+            lists::remove(&mut self.connections, at);
         }
         Leaving {
             id,
@@ -369,10 +371,11 @@ impl Store {
         }
         self.check_commit(id, &transaction)?;
         let mut done = Vec::new();
+        // So that what is done can be undone.
         done.try_reserve_exact(transaction.touched())?;
         for (path, change, named) in transaction.into_changes() {
             match self.apply(Path::stored(&path), change) {
-                Ok(undo) => done.push((path, undo, named)),
+                Ok(undo) => done.try_push((path, undo, named))?,
                 Err(error) => {
                     while let Some((_, undo, _)) = done.pop() {
                         self.undo(undo);

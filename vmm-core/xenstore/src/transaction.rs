@@ -179,7 +179,7 @@ impl Transaction {
             .cost
             .saturating_add(OVERHEAD)
             .saturating_add(path.as_str().len());
-        text::insert(&mut self.entries, at, entry)?;
+        lists::insert(&mut self.entries, at, entry)?;
         Ok(found)
     }
 

@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use abi::DomId;
+use lists::TryPush as _;
 
 use crate::quota::OVERHEAD;
 use crate::{Access, Error, Path, Perms, text};
@@ -199,7 +200,7 @@ impl Tree {
         let id = self.reserve()?;
         let names_size = name.len().saturating_add(1);
         let node = self.get_mut(parent).ok_or(Error::Enoent)?;
-        text::insert(&mut node.children, at, id)?;
+        lists::insert(&mut node.children, at, id)?;
         node.names_size = node.names_size.saturating_add(names_size);
         self.touch(parent);
         let node = Node {
@@ -223,12 +224,12 @@ impl Tree {
         if self.chunks.last().is_none_or(|last| last.len() >= CHUNK) {
             let mut chunk = Vec::new();
             chunk.try_reserve_exact(CHUNK)?;
-            text::insert(&mut self.chunks, usize::MAX, chunk)?;
+            self.chunks.try_push(chunk)?;
         }
         let full = self.chunks.len().saturating_sub(1).saturating_mul(CHUNK);
         let last = self.chunks.last_mut().ok_or(Error::Enomem)?;
         let id = u32::try_from(full.saturating_add(last.len())).map_err(|_| Error::Enomem)?;
-        last.push(Slot::Free { next: None });
+        last.try_push(Slot::Free { next: None })?;
         self.free = Some(NodeId(id));
         Ok(NodeId(id))
     }
@@ -270,7 +271,7 @@ impl Tree {
         self.touch(parent);
         if let Some(node) = self.get_mut(parent) {
             // The vector keeps its room, so that `attach` cannot fail.
-            text::remove(&mut node.children, at);
+            lists::remove(&mut node.children, at);
             node.names_size = node.names_size.saturating_sub(size);
         }
     }
@@ -284,7 +285,7 @@ impl Tree {
         let size = self.name(id).len().saturating_add(1);
         if let Some(node) = self.get_mut(parent) {
             // There is room: see `detach`.
-            let _ = text::insert(&mut node.children, at, id);
+            let _ = lists::insert(&mut node.children, at, id);
             node.names_size = node.names_size.saturating_add(size);
         }
     }

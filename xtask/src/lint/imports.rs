@@ -6,11 +6,12 @@ use serde_json::Value;
 const RULE: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("invariant", &[]),
+    ("lists", &[]),
     ("ept", &["abi", "invariant"]),
     ("vmx", &["abi", "invariant"]),
     ("system", &["abi"]),
-    ("xenstore", &["abi"]),
-    ("vswitch", &["system"]),
+    ("xenstore", &["abi", "lists"]),
+    ("vswitch", &["lists", "system"]),
     ("pv-drivers", &["abi", "invariant"]),
     // The console's back end and the layouts both sides share.
     (
@@ -19,6 +20,7 @@ const RULE: &[(&str, &[&str])] = &[
             "abi",
             "ept",
             "invariant",
+            "lists",
             "pv-drivers",
             "system",
             "vmx",

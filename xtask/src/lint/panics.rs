@@ -12,10 +12,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::path::Path;
 
 use addr2line::Loader;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
 use crate::build;
@@ -94,24 +93,10 @@ const PRIMITIVE: &[&str] = &[
 /// How many instructions before a call are looked at for what it hands over.
 const BEFORE_CALL: usize = 4;
 
-/// Builds the hypervisor and shows what can panic.
-pub(super) fn show(ws: &Workspace) -> Result<()> {
-    let built = build::hypervisor(ws)?;
-    let problems = problems(&built.debug)?;
-    for problem in &problems {
-        println!("{problem}");
-    }
-    ensure!(
-        problems.is_empty(),
-        "exit handling can panic in {} places",
-        problems.len()
-    );
-    Ok(())
-}
-
-/// The panics that exit handling can reach in a linked hypervisor with symbols: a line for each
+/// Builds the hypervisor, and finds the panics that exit handling can reach in it: a line for each
 /// place that leads into one.
-fn problems(path: &Path) -> Result<Vec<String>> {
+pub(super) fn problems(ws: &Workspace) -> Result<Vec<String>> {
+    let path = &build::hypervisor(ws)?.debug;
     let program = fs::read(path).context("reading the hypervisor")?;
     let functions = Functions::read(&program)?;
     let graph = Graph::new(&functions, &code(&program)?);
@@ -358,7 +343,7 @@ fn way(reached: &BTreeMap<&str, Option<&str>>, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Graph, Image, Place, Site, check, is_standard, path_of, target};
+    use super::{Functions, Graph, Image, Place, Site, check, is_standard, path_of, target};
     use iced_x86::{Decoder, DecoderOptions};
 
     fn graph(edges: &[(&str, &str)]) -> Graph {
@@ -382,6 +367,37 @@ mod tests {
             check(&graph, &["r::"], &|_| None),
             ["a::b leads to core::panicking::panic_bounds_check (r::handle > a::b)"]
         );
+    }
+
+    #[test]
+    fn a_panic_is_found_in_machine_code() {
+        let name = |at: u64, name: &str| (at, name.to_owned());
+        let functions = Functions::from([
+            name(0x1000, "r::handle"),
+            name(0x1008, "a::b"),
+            name(0x1018, "core::panicking::panic_fmt"),
+            name(0x1019, "invariant::broken"),
+        ]);
+        let mut bytes = vec![0x90; 0x20];
+        // r::handle: call a::b
+        bytes[..5].copy_from_slice(&[0xe8, 3, 0, 0, 0]);
+        // a::b: mov rdx, 0x12345; jmp invariant::broken; call core::panicking::panic_fmt
+        bytes[8..15].copy_from_slice(&[0x48, 0xc7, 0xc2, 0x45, 0x23, 1, 0]);
+        bytes[15..17].copy_from_slice(&[0xeb, 8]);
+        bytes[17..22].copy_from_slice(&[0xe8, 2, 0, 0, 0]);
+        let graph = Graph::new(&functions, &(0x1000, &bytes));
+        let found = |site: &Site| {
+            assert_eq!((site.at, &site.handed[..]), (0x1011, &[0x12345][..]));
+            None
+        };
+        assert_eq!(
+            check(&graph, &["r::"], &found),
+            ["a::b leads to core::panicking::panic_fmt (r::handle > a::b)"]
+        );
+        // Without that call there is none.
+        bytes[17..22].fill(0x90);
+        let graph = Graph::new(&functions, &(0x1000, &bytes));
+        assert!(check(&graph, &["r::"], &|_| None).is_empty());
     }
 
     #[test]

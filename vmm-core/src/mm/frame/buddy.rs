@@ -115,7 +115,8 @@ impl Buddy {
     fn split(&mut self, records: Records<'_>, index: Index, from: u8, order: u8, traces: Traces) {
         self.unlink(records, index);
         for half in (order..from).rev() {
-            self.link(records, index.saturating_add(1 << half), half, traces);
+            let upper = index.saturating_add(1_u32.unbounded_shl(half.into()));
+            self.link(records, upper, half, traces);
         }
         let free = self.free.checked_sub(super::block_frames(order));
         self.free = free.or_broken("a free block was counted");

@@ -239,7 +239,7 @@ impl FrameTable {
         }
         let mfn = self.regions.mfn(index)?;
         if traces > allowed {
-            self.scrub(mfn, 1 << order);
+            self.scrub(mfn, block_frames(order));
         }
         Some(mfn)
     }

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::mem;
 
 use abi::{Errno, Mfn};
-use invariant::invariant;
+use invariant::OrBroken;
+use lists::TryPush as _;
 
 use super::tables::Tables;
 use crate::mm::frame::frames;
@@ -59,9 +60,8 @@ impl Flush {
     /// Takes on a block that went out of use. There is room for it by [`Flush::make_room`].
     pub(super) fn keep(&mut self, block: Block) {
         if let Err(block) = self.few.push(block) {
-            let has_room = self.more.len() < self.more.capacity();
-            invariant!(has_room, "room was made for a block that goes");
-            self.more.push(block);
+            let room = self.more.try_push(block);
+            room.or_broken("room was made for a block that goes");
         }
     }
 
