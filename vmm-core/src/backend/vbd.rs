@@ -6,6 +6,7 @@ use core::fmt;
 
 use abi::blkif::{SECTOR_SIZE, info};
 use abi::{DomId, EvtchnPort, GrantRef, PAGE_SIZE};
+use lists::TryPush as _;
 use pv_drivers::blk::proto::Protocol;
 use pv_drivers::blk::{Disk as _, MAX_INDIRECT_SEGMENTS, Queue};
 use pv_drivers::ring::MAX_PAGES;
@@ -168,9 +169,12 @@ fn connect_queue(
     let port = EvtchnPort(port.ok_or(Refusal::Key(what))?);
     let grefs = ring_grefs(keys, prefix)?;
     let mut pages = Vec::new();
+    // First, since a page that finds no place would have to be unmapped.
+    let room = pages.try_reserve_exact(grefs.len());
+    room.map_err(|_| Refusal::Memory)?;
     let mapped = grefs.iter().try_for_each(|gref| {
-        pages.push(front.map(*gref)?);
-        Ok(())
+        let pushed = pages.try_push(front.map(*gref)?);
+        pushed.map_err(|_| Refusal::Memory)
     });
     if let Err(refusal) = mapped.and_then(|()| front.bind(port, number)) {
         pages.into_iter().for_each(|page| front.unmap(page));
