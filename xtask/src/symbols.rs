@@ -31,7 +31,7 @@ pub(crate) fn fill(program: &mut [u8]) -> Result<()> {
             .with_context(|| format!("no section {SECTION}"))?;
         let start = usize::try_from(section.sh_offset)?;
         let size = usize::try_from(section.sh_size)?;
-        let table = encode(&functions(&file)?)?;
+        let table = encode(&functions(&file, short_name)?)?;
         ensure!(
             table.len() <= size,
             "the symbol table takes {} bytes, the linker script reserves {size} in {SECTION}",
@@ -54,7 +54,13 @@ impl Functions {
     /// Reads them out of an ELF program.
     pub(crate) fn read(program: &[u8]) -> Result<Self> {
         let file = ElfBytes::<LittleEndian>::minimal_parse(program).context("not an ELF file")?;
-        Ok(Self(functions(&file)?))
+        Ok(Self(functions(&file, short_name)?))
+    }
+
+    /// The same with generic arguments, so that each instance has a name of its own.
+    pub(crate) fn read_in_full(program: &[u8]) -> Result<Self> {
+        let file = ElfBytes::<LittleEndian>::minimal_parse(program).context("not an ELF file")?;
+        Ok(Self(functions(&file, full_name)?))
     }
 
     /// The function at or before `address`.
@@ -71,18 +77,18 @@ impl<const N: usize> From<[(u64, String); N]> for Functions {
     }
 }
 
-/// Every function's address and short name.
-fn functions(file: &ElfBytes<'_, LittleEndian>) -> Result<BTreeMap<u64, String>> {
+/// Every function's address, and its name as `name` makes it of the mangled one.
+fn functions(
+    file: &ElfBytes<'_, LittleEndian>,
+    name: fn(&str) -> String,
+) -> Result<BTreeMap<u64, String>> {
     let (symbols, names) = file.symbol_table()?.context("the program is stripped")?;
     let mut found = BTreeMap::new();
     for symbol in symbols
         .iter()
         .filter(|s| s.st_symtype() == STT_FUNC && s.st_value != 0)
     {
-        found.insert(
-            symbol.st_value,
-            short_name(names.get(symbol.st_name as usize)?),
-        );
+        found.insert(symbol.st_value, name(names.get(symbol.st_name as usize)?));
     }
     Ok(found)
 }
@@ -106,10 +112,15 @@ fn encode(functions: &BTreeMap<u64, String>) -> Result<Vec<u8>> {
     Ok(table)
 }
 
+/// The demangled path without the hash.
+fn full_name(mangled: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(mangled))
+}
+
 /// The demangled path without the hash and without what stands in angle brackets, except for
 /// the type and trait of an implementation: `<a::T as b::Tr>::f` becomes `a::T::f`.
 fn short_name(mangled: &str) -> String {
-    let full = format!("{:#}", rustc_demangle::demangle(mangled));
+    let full = full_name(mangled);
     let mut short = String::new();
     let mut rest = full.as_str();
     if let Some(inner) = rest.strip_prefix('<') {

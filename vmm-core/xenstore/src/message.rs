@@ -98,9 +98,12 @@ impl Body {
     }
 
     fn new(bytes: &[u8]) -> Result<Self, Error> {
-        heapless::Vec::from_slice(bytes)
-            .map(Self::Short)
-            .or_else(|_| text::bytes(bytes).map(Self::Long))
+        let mut short = heapless::Vec::new();
+        if bytes.iter().all(|&byte| short.push(byte).is_ok()) {
+            Ok(Self::Short(short))
+        } else {
+            text::bytes(bytes).map(Self::Long)
+        }
     }
 }
 

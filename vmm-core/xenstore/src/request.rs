@@ -147,9 +147,10 @@ impl Store {
 
     fn refuse(&mut self, id: DomId, header: MsgHeader, error: Error) {
         let mut name = heapless::Vec::<u8, 16>::new();
-        // The names are short.
-        let _ = name.extend_from_slice(error.name().as_bytes());
-        let _ = name.push(0);
+        for byte in error.name().bytes().chain([0]) {
+            // The names are short.
+            let _ = name.push(byte);
+        }
         let header = MsgHeader {
             kind: kind::ERROR,
             ..header

@@ -53,10 +53,6 @@ const LIBRARIES: &[(&str, &str)] = &[
         "is given fifteen bytes and decodes without a panic for any of them",
     ),
     (
-        "heapless::vec::VecInner::extend_from_slice",
-        "adds the lengths of two lists in memory",
-    ),
-    (
         "spin::",
         "a lock has fewer readers than it can count, as each is a pCPU's or a domain's, and no \
          initialiser of a `Once` panics",
@@ -98,7 +94,7 @@ const BEFORE_CALL: usize = 4;
 pub(super) fn problems(ws: &Workspace) -> Result<Vec<String>> {
     let path = &build::hypervisor(ws)?.debug;
     let program = fs::read(path).context("reading the hypervisor")?;
-    let functions = Functions::read(&program)?;
+    let functions = Functions::read_in_full(&program)?;
     let graph = Graph::new(&functions, &code(&program)?);
     let image = Image::of(&program)?;
     let lines = Loader::new(path)
@@ -272,8 +268,9 @@ fn path_of(function: &str) -> &str {
     function.trim_start_matches('<')
 }
 
+/// True for a function, or a method of a type, below one of these paths.
 fn begins(name: &str, with: &[&str]) -> bool {
-    with.iter().any(|start| name.starts_with(start))
+    with.iter().any(|start| path_of(name).starts_with(start))
 }
 
 fn check(graph: &Graph, roots: &[&str], place: &dyn Fn(&Site) -> Option<Place>) -> Vec<String> {
