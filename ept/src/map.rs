@@ -212,7 +212,10 @@ impl<M: TableMem> Ept<M> {
         let skipped = (index..SLOTS)
             .zip(0..slots)
             .find(|&(index, _)| !Slot { table, index }.read(&self.mem).is_empty());
-        let skipped = skipped.map_or(slots.min(SLOTS.saturating_sub(index) as u64), |(_, skipped)| skipped);
+        let skipped = skipped.map_or(
+            slots.min(SLOTS.saturating_sub(index) as u64),
+            |(_, skipped)| skipped,
+        );
         Err(Gap {
             // Behind the last slot of all, this ends the search even if it saturates.
             end: Gfn::new(start).saturating_add(skipped.saturating_mul(slot_size)),

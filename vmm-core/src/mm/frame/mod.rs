@@ -282,7 +282,9 @@ impl FrameTable {
     /// # Panics
     /// When a frame is not allocated.
     pub(super) fn expose(&self, mfn: Mfn, order: u8, offset: u64) -> u64 {
-        let size = offset.saturating_add(RECORDS_STEP as u64).min(block_frames(order));
+        let size = offset
+            .saturating_add(RECORDS_STEP as u64)
+            .min(block_frames(order));
         let records = self.records_of(mfn, order);
         let records = records.get(..directmap::to_usize(size)).unwrap_or(records);
         let (mut at, mut left) = (offset, STEP);
