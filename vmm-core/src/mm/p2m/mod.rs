@@ -560,7 +560,7 @@ impl P2m {
     fn part(&mut self) {
         let large = PageSize::Size2M;
         frames().free(Mfn::new(self.parting.start), large.order());
-        self.parting.start += large.frames();
+        self.parting.start = self.parting.start.saturating_add(large.frames());
     }
 }
 
