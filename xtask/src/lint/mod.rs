@@ -66,6 +66,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<()> {
         for step in STEPS {
             check(step.name, step.run(ws));
         }
+        check("panics", panics::problems(ws));
     }
     ensure!(failed.is_empty(), "lint failed: {}", failed.join(", "));
     Ok(())
