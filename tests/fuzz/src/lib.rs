@@ -12,6 +12,7 @@
     reason = "tests, on a host"
 )]
 
+mod devices;
 mod emulator;
 mod events;
 mod grants;
@@ -50,7 +51,13 @@ pub const TARGETS: &[Target] = &[
         name: "emulator",
         about: "instructions on a machine with holes: faults change nothing",
         run: emulator::run,
-        share: 20,
+        share: 15,
+    },
+    Target {
+        name: "devices",
+        about: "disks and networks under front ends that keep to the rules or not, against a model",
+        run: devices::run,
+        share: 5,
     },
     Target {
         name: "events",

@@ -48,7 +48,28 @@ impl<'m> Guest<'m> {
     /// # Errors
     /// As [`build::create`].
     pub fn new(machine: &'m TestMachine, id: u16) -> Result<Self, build::CreateError> {
-        let domain = build::create_as(0, DomId(id), &mut machine.breaks())?;
+        Self::described(machine, 0, id)
+    }
+
+    /// The same with a disk and a network interface, whose address is that in
+    /// [`MACS`](super::MACS) at `number`.
+    ///
+    /// # Errors
+    /// As [`build::create`].
+    pub fn with_devices(
+        machine: &'m TestMachine,
+        number: usize,
+        id: u16,
+    ) -> Result<Self, build::CreateError> {
+        Self::described(machine, 1 + number, id)
+    }
+
+    fn described(
+        machine: &'m TestMachine,
+        number: usize,
+        id: u16,
+    ) -> Result<Self, build::CreateError> {
+        let domain = build::create_as(number, DomId(id), &mut machine.breaks())?;
         let guest = Self { machine, domain };
         // It waits for its turn.
         guest.take_from_queue();

@@ -12,9 +12,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::{Mutex, MutexGuard, Once};
+use system::network::{Action, MacAddr, NetworkConfig, VifConfig};
 use system::synthetic::{Elf, LOAD};
 use system::{
-    Archive, Config, DomainConfig, FileId, GrantLimits, MemoryBacking, OnReboot, Quotas, Share,
+    Archive, Config, DiskConfig, DiskName, DomainConfig, FileId, GrantLimits, MemoryBacking,
+    OnReboot, Quotas, Share,
 };
 use vmx::caps::{Controls, Features, FixedBits};
 use vmx::cpu::last_branch::Stack;
@@ -26,7 +28,7 @@ use crate::mm::frame::{Census, frames};
 use crate::mm::testing;
 use crate::policy::msr::HostMsrs;
 use crate::sched::breaks::Breaks;
-use crate::{percpu, store};
+use crate::{network, percpu, store};
 
 pub use guest::{CODE, Guest, STACK};
 
@@ -36,6 +38,11 @@ pub const RAM: u64 = 320;
 pub const MAX_RAM: u64 = 384;
 /// vCPUs of each guest.
 pub const VCPUS: u32 = 3;
+
+/// Sectors of the disk of each guest with devices.
+pub const SECTORS: u64 = 64;
+/// The addresses of the network interfaces of such guests, which may use two more each.
+pub const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// Bits of a physical address.
 const PHYS_BITS: u8 = 39;
@@ -131,6 +138,7 @@ fn start() {
         phys_bits: PHYS_BITS,
     });
     store::init();
+    network::init(&machine::config().networks);
 }
 
 fn boot_info() -> BootInfo {
@@ -159,14 +167,44 @@ fn boot_info() -> BootInfo {
     }
 }
 
-/// A system of one kind of guest, with little room in everything.
+/// A system of a guest without devices, and of those with a disk and a network interface.
 #[expect(clippy::expect_used, reason = "a system of our own")]
 fn archive() -> Archive<'static> {
     let kernel = Elf {
         segments: Vec::from([(LOAD, Vec::from([0xf4]), 0x1000)]),
         ..Elf::default()
     };
-    let domain = DomainConfig {
+    let with_devices = MACS.map(|mac| DomainConfig {
+        name: alloc::format!("guest{}", mac[5]),
+        disks: Vec::from([DiskConfig {
+            name: DiskName(0),
+            image: None,
+            sectors: SECTORS,
+            read_only: false,
+        }]),
+        vifs: Vec::from([VifConfig {
+            network: 0,
+            mac: MacAddr(mac),
+            more_addresses: 2,
+            rate: None,
+            rules: Vec::new(),
+            otherwise: Action::Allow,
+        }]),
+        ..domain()
+    });
+    let config = Config {
+        domains: [domain()].into_iter().chain(with_devices).collect(),
+        networks: Vec::from([NetworkConfig { name: "lan".into() }]),
+        ..Config::default()
+    };
+    let bytes = system::write_archive(&config, &[("kernel", &kernel.build())]);
+    let bytes = Box::leak(bytes.expect("a sound system").into_boxed_slice());
+    Archive::parse(bytes).expect("what was just written")
+}
+
+/// A guest with little room in everything.
+fn domain() -> DomainConfig {
+    DomainConfig {
         name: "guest".into(),
         kernel: FileId(0),
         initrd: None,
@@ -189,12 +227,5 @@ fn archive() -> Archive<'static> {
         on_reboot: OnReboot::Stop,
         disks: Vec::new(),
         vifs: Vec::new(),
-    };
-    let config = Config {
-        domains: Vec::from([domain]),
-        ..Config::default()
-    };
-    let bytes = system::write_archive(&config, &[("kernel", &kernel.build())]);
-    let bytes = Box::leak(bytes.expect("a sound system").into_boxed_slice());
-    Archive::parse(bytes).expect("what was just written")
+    }
 }
