@@ -205,7 +205,8 @@ impl Disk {
 
     fn set_rights(&mut self, input: &mut Input<'_>, front: &Front<'_>) {
         let page = input.index(COUNT);
-        let rights = [Rights::None, Rights::Read, Rights::Write][input.index(3)];
+        let rights = [Rights::None, Rights::Read, Rights::Write, Rights::Write];
+        let rights = rights[input.index(rights.len())];
         self.allow(page, rights, front);
     }
 
@@ -396,8 +397,10 @@ fn segment(input: &mut Input<'_>) -> Segment {
     let [first, last] = [input.below(8), input.below(8)].map(|it| u8::try_from(it).expect("few"));
     let swap = first > last && input.below(8) != 0;
     (segment.first_sect, segment.last_sect) = if swap { (last, first) } else { (first, last) };
-    if input.below(32) == 0 {
-        [segment.last_sect] = input.bytes();
+    match input.below(64) {
+        0 => [segment.last_sect] = input.bytes(),
+        1 => segment.last_sect = 8,
+        _ => {}
     }
     segment
 }
@@ -447,7 +450,11 @@ fn request(input: &mut Input<'_>, front: &Front<'_>) -> [u8; SLOT] {
         _ => {
             let mut request = Request::new_zeroed();
             request.operation = operation;
-            let count = input.below(13);
+            let count = if input.flip() {
+                input.below(13)
+            } else {
+                1 + input.below(2)
+            };
             request.nr_segments = u8::try_from(count).expect("few");
             request.id = id;
             request.sector_number = sector(input);

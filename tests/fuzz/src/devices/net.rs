@@ -221,6 +221,7 @@ impl Net {
                 let answer = (response.id, response.status);
                 assert_eq!(answer, (slot.id, sending.status), "{slot:?}");
             }
+            self.hear(None, front);
             other.hear(sending.heard.then_some(&sending.bytes[..]), hearer);
         }
     }
