@@ -9,6 +9,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::storage::claims;
 use crate::time::{self, Tsc};
 use crate::{backend, console};
 
@@ -24,11 +25,11 @@ pub fn any() -> bool {
     console::has_more() || backend::has_more()
 }
 
-/// When the next round is due; never while nothing is left.
+/// When the next round is due, or a disk is to be looked at; never while nothing is left.
 #[must_use]
 pub fn due() -> Tsc {
     let last = Tsc(LAST_ROUND.load(Ordering::Relaxed));
-    next_round(any(), last, time::ticks_from_us(REST_US))
+    next_round(any(), last, time::ticks_from_us(REST_US)).min(claims::deadline())
 }
 
 fn next_round(any: bool, last: Tsc, rest: u64) -> Tsc {
@@ -37,6 +38,7 @@ fn next_round(any: bool, last: Tsc, rest: u64) -> Tsc {
 
 /// A round. Called on the boot pCPU.
 pub fn serve() {
+    claims::look(Tsc::now());
     console::serve_more();
     backend::serve_more();
     LAST_ROUND.store(Tsc::now().0, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use vmx::cpu::speculation::Mitigations;
 use vmx::cpu::{dr, fpu};
 
 use crate::boot_info::BootInfo;
+use crate::domain::build::CreateError;
 use crate::domain::{Domain, ShutdownReason, build, lifecycle, list};
 use crate::machine::{self, Machine, refuse};
 use crate::mm::directmap;
@@ -19,7 +20,7 @@ use crate::mm::frame::{Owner, frames};
 use crate::mm::page::PageRef;
 use crate::platform::{self, End, Hooks};
 use crate::sched::Breaks;
-use crate::{console, emulate, network, percpu, sched, stats, store, time};
+use crate::{console, emulate, network, percpu, sched, stats, storage, store, time};
 
 /// A domain that asks for a restart sooner after its start than this is stopped instead, lest
 /// a guest that cannot start fills the log for ever. In nanoseconds of its system time.
@@ -59,6 +60,7 @@ pub fn start(boot: BootInfo) -> ! {
         log::warn!("this CPU has L1TF and no L1D flush: update its microcode");
     }
     let vmx = enter_vmx();
+    storage::claims::init(boot.disks, machine::config(), boot.direct_map_limit);
     let census = frames().census();
     stats::note_start(&census);
     frames().set_reserve(RESERVE.min(census.total / 16));
@@ -165,14 +167,19 @@ fn no_memory() -> ! {
     ))
 }
 
-/// Builds every domain of the system description. One that cannot be built ends the run: the
-/// machine would not be what was asked for.
+/// Builds every domain of the system description. One whose disk is not there does not start; any
+/// other that cannot be built ends the run: the machine would not be what was asked for.
 fn build_all(breaks: &mut Breaks<'_>) {
     for index in 0..machine::config().domains.len() {
-        if let Err(error) = build::create(index, breaks) {
-            let name = &machine::config().domains[index].name;
-            refuse(format_args!("{name}: {error}"));
+        let name = &machine::config().domains[index].name;
+        match build::create(index, breaks) {
+            Ok(_) => {}
+            Err(error @ CreateError::Disk(_)) => log::error!("{name}: not started: {error}"),
+            Err(error) => refuse(format_args!("{name}: {error}")),
         }
+    }
+    if list::is_empty() && !lifecycle::has_ended() {
+        refuse(format_args!("no domain could be started"));
     }
 }
 

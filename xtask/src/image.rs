@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ::system::Archive;
 use ::system::config::Config;
+use ::system::{Archive, DiskSource};
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
@@ -78,9 +78,12 @@ impl MachineSize {
         let disks = config.domains.iter().flat_map(|domain| &domain.disks);
         // What is written to a disk takes memory, and so does its image.
         let sectors: u64 = disks
-            .map(|disk| {
-                let kinds = u64::from(!disk.read_only) + u64::from(disk.image.is_some());
-                disk.sectors.saturating_mul(kinds)
+            .map(|disk| match disk.source {
+                DiskSource::Ram { image, sectors } => {
+                    let kinds = u64::from(!disk.read_only) + u64::from(image.is_some());
+                    sectors.saturating_mul(kinds)
+                }
+                DiskSource::Machine { .. } => 0,
             })
             .fold(0, u64::saturating_add);
         let memory = (pages / 256)

@@ -176,6 +176,7 @@ impl<T: Buffers> Row<T> {
             sectors,
         } = &mut work
         else {
+            self.trim();
             return Some((batch, work, again));
         };
         let mut at = 0;
@@ -207,7 +208,15 @@ impl<T: Buffers> Row<T> {
                 at = at.saturating_add(1);
             }
         }
+        self.trim();
         Some((batch, work, again))
+    }
+
+    /// Gives memory back that a rush of requests took.
+    fn trim(&mut self) {
+        if self.0.is_empty() && self.0.capacity() > LOOK_AHEAD {
+            self.0 = VecDeque::new();
+        }
     }
 
     /// Puts back what has steps left, and gives the others back, which are done.

@@ -4,12 +4,12 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use devices::ata::{Channel, Identity, Micros, Parts};
 use devices::block::{self, Buffers, Done, Request, Span};
 use spin::mutex::SpinMutex;
-use vmm_core::storage::{BlockDevice, Direction, DiskInfo, IoError, Transfer};
+use vmm_core::storage::{self, BlockDevice, Direction, DiskInfo, IoError};
 use vmm_core::time::Tsc;
 
 use super::dma::{Dma, LIMIT_32};
@@ -38,6 +38,8 @@ struct Controller {
     channel: SpinMutex<State>,
     /// When to look, in TSC ticks.
     deadline: AtomicU64,
+    /// Requests that failed.
+    failed: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -57,13 +59,13 @@ struct Drive {
 }
 
 #[derive(Debug)]
-struct Ticket(Transfer);
+struct Ticket(storage::Request);
 
 impl Buffers for Ticket {
     fn spans(&self) -> impl Iterator<Item = Span> {
-        self.0.pieces().map(|(start, len)| Span {
-            address: start.raw(),
-            len,
+        self.0.spans().iter().map(|span| Span {
+            address: span.start.raw(),
+            len: span.len.into(),
         })
     }
 }
@@ -128,6 +130,7 @@ fn start_channel(
         clock,
         channel: SpinMutex::new(State { ata, lost: 0 }),
         deadline: AtomicU64::new(Tsc::NEVER.0),
+        failed: AtomicU32::new(0),
     }));
     let heard = if native {
         device.serve_interrupt(controller)
@@ -165,11 +168,19 @@ impl Controller {
             return;
         };
         for request in requests {
-            let transfer = request.token.0;
+            let request = request.token.0;
             if result.is_err() {
-                log::error!("{}: {transfer} failed", self.name);
+                self.tell(&request);
             }
-            transfer.complete(result.map_err(|_| IoError));
+            request.complete(result.map_err(|_| IoError));
+        }
+    }
+
+    /// Tells of a request that failed: more and more rarely, since a guest can repeat it.
+    fn tell(&self, request: &storage::Request) {
+        let count = self.failed.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if count.is_power_of_two() {
+            log::error!("{}: {request} failed ({count} so far)", self.name);
         }
     }
 
@@ -205,26 +216,31 @@ impl BlockDevice for Drive {
             model: &self.identity.model,
             serial: &self.identity.serial,
             sectors: self.identity.sectors,
+            reach: LIMIT_32,
         }
     }
 
-    fn submit(&self, transfer: Transfer) -> Result<(), Transfer> {
+    fn submit(&self, request: storage::Request) -> Result<(), IoError> {
         let request = Request {
             disk: self.number,
-            flush_before: transfer.flush_before,
-            direction: match transfer.direction {
+            flush_before: request.flush_before,
+            direction: match request.direction {
                 Direction::Read => block::Direction::Read,
                 Direction::Write => block::Direction::Write,
             },
-            sector: transfer.sector,
-            sectors: transfer.sectors(),
-            flush_after: transfer.flush_after,
-            token: Ticket(transfer),
+            sector: request.sector,
+            sectors: request.sectors(),
+            flush_after: request.flush_after,
+            token: Ticket(request),
         };
-        let taken = self
+        // What is refused lets its pages go when the lock is free again.
+        let refused = self
             .controller
-            .with(|state, now| state.ata.submit(request, now));
-        taken.map_err(|request| request.token.0)
+            .with(|state, now| state.ata.submit(request, now).err());
+        match refused {
+            None => Ok(()),
+            Some(_) => Err(IoError),
+        }
     }
 
     fn deadline(&self) -> Tsc {

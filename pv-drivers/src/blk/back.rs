@@ -12,7 +12,7 @@ use heapless::Vec;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::proto::{Body, ENTRY_MAX, Entry, Kind, Protocol, Request, Segments};
-use super::{Disk, IoError, Piece};
+use super::{Begun, Disk, IoError, Piece, Tag, Transfer, sectors_of};
 use crate::grants::Grants;
 use crate::ring::{self, Broken, Memory};
 use crate::shared_page::SharedPage;
@@ -21,6 +21,10 @@ use crate::shared_page::SharedPage;
 pub const MAX_INDIRECT_SEGMENTS: usize = 256;
 // So they are all in the first page.
 const _: () = assert!(MAX_INDIRECT_SEGMENTS <= SEGMENTS_PER_PAGE);
+
+/// With so many segments under way no further request is taken up, so that what is held for them
+/// has a bound: twice as many.
+pub const MAX_UNDER_WAY: usize = 256;
 
 /// Sectors in a page.
 const PAGE_SECTORS: u8 = 8;
@@ -42,6 +46,8 @@ pub struct Queue<P> {
     protocol: Protocol,
     /// Of the request being served.
     segments: Vec<Segment, MAX_INDIRECT_SEGMENTS>,
+    /// Segments of the requests that the disk answers later.
+    under_way: usize,
     /// A request that was begun and is not done.
     current: Option<Current>,
 }
@@ -73,6 +79,7 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
             ring: ring::Back::attach(memory),
             protocol,
             segments: Vec::new(),
+            under_way: 0,
             current: None,
         })
     }
@@ -81,17 +88,21 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
     ///
     /// # Errors
     /// [`Broken`]: the front end's index makes no sense.
-    pub fn serve(
+    pub fn serve<G: Grants>(
         &mut self,
-        grants: &impl Grants,
-        disk: &impl Disk,
+        grants: &G,
+        disk: &impl Disk<G>,
         share: usize,
     ) -> Result<Served, Broken> {
         let mut left = share;
         let mut served = Served::default();
         loop {
-            while left != 0 && self.serve_one(grants, disk, &mut left)? {}
+            while left != 0 && !self.is_full() && self.serve_one(grants, disk, &mut left)? {}
             served.notify |= self.ring.publish();
+            if self.is_full() {
+                // The answers bring us back.
+                return Ok(served);
+            }
             served.more = self.current.is_some();
             if left == 0 {
                 served.more |= self.ring.waiting()? != 0;
@@ -107,12 +118,24 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         }
     }
 
+    const fn is_full(&self) -> bool {
+        self.under_way >= MAX_UNDER_WAY
+    }
+
+    /// Takes note of what became of a request that the disk has taken over. [`Queue::serve`] is to
+    /// follow, which shows the response.
+    pub fn answer(&mut self, tag: Tag, result: Result<(), IoError>) {
+        self.under_way = self.under_way.saturating_sub(tag.segments.max(1));
+        let answer = result.map_or(status::ERROR, |()| status::OKAY);
+        self.respond(tag.id, tag.operation, answer);
+    }
+
     /// Goes on with the request that was begun, or with the next one, as far as the share goes; false
     /// when there is none.
-    fn serve_one(
+    fn serve_one<G: Grants>(
         &mut self,
-        grants: &impl Grants,
-        disk: &impl Disk,
+        grants: &G,
+        disk: &impl Disk<G>,
         left: &mut usize,
     ) -> Result<bool, Broken> {
         let Some(mut current) = self.current.take() else {
@@ -130,10 +153,10 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
 
     /// Takes the next request and checks it: it is refused, or becomes the current one. False when
     /// there is none.
-    fn begin(
+    fn begin<G: Grants>(
         &mut self,
-        grants: &impl Grants,
-        disk: &impl Disk,
+        grants: &G,
+        disk: &impl Disk<G>,
         left: &mut usize,
     ) -> Result<bool, Broken> {
         let mut entry = [0; ENTRY_MAX];
@@ -152,9 +175,27 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
                 sector,
                 segments,
             } => {
-                let gathered = self.gather(grants, &entry, segments);
-                let begun = gathered.and_then(|()| self.begin_transfer(disk, kind, sector));
-                begun.map(|rest| (sector, rest)).map_err(|_| status::ERROR)
+                let begun = self
+                    .gather(grants, &entry, segments)
+                    .and_then(|()| self.check_transfer(disk, kind, sector))
+                    .and_then(|()| {
+                        let tag = Tag {
+                            id,
+                            operation,
+                            segments: self.segments.len(),
+                        };
+                        self.begin_transfer(grants, disk, tag, kind, sector)
+                    });
+                match begun {
+                    Ok(Some(rest)) => Ok((sector, rest)),
+                    Ok(None) => {
+                        let count = self.segments.len().max(1);
+                        self.under_way = self.under_way.saturating_add(count);
+                        *left = left.saturating_sub(count);
+                        return Ok(true);
+                    }
+                    Err(IoError) => Err(status::ERROR),
+                }
             }
             Body::Discard { secure: true, .. } | Body::Unknown => Err(status::EOPNOTSUPP),
             Body::Discard { sector, count, .. } if is_writable(disk, sector, count) => {
@@ -185,12 +226,12 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
     }
 
     /// Checks a transfer whose segments have been gathered.
-    fn begin_transfer(
-        &mut self,
-        disk: &impl Disk,
+    fn check_transfer<G>(
+        &self,
+        disk: &impl Disk<G>,
         kind: Kind,
         sector: u64,
-    ) -> Result<Rest, IoError> {
+    ) -> Result<(), IoError> {
         let sectors = check(&self.segments)?;
         let in_range = if kind != Kind::Read && sectors != 0 {
             is_writable(disk, sector, sectors)
@@ -201,18 +242,42 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
         if !in_range || (needs_data && sectors == 0) {
             return Err(IoError);
         }
-        if matches!(kind, Kind::Barrier | Kind::Flush) {
-            disk.flush()?;
+        Ok(())
+    }
+
+    /// Begins a transfer that has been checked; `None` when the disk has taken it over.
+    fn begin_transfer<G: Grants>(
+        &self,
+        grants: &G,
+        disk: &impl Disk<G>,
+        tag: Tag,
+        kind: Kind,
+        sector: u64,
+    ) -> Result<Option<Rest>, IoError> {
+        let transfer = Transfer {
+            tag,
+            kind,
+            sector,
+            segments: &self.segments,
+        };
+        match disk.begin(grants, &transfer) {
+            Begun::Whole => Ok(None),
+            Begun::Failed => Err(IoError),
+            Begun::InPieces => {
+                if matches!(kind, Kind::Barrier | Kind::Flush) {
+                    disk.flush()?;
+                }
+                Ok(Some(Rest::Segments(kind, 0)))
+            }
         }
-        Ok(Rest::Segments(kind, 0))
     }
 
     /// A step of a request: one segment, or what the disk discards in one go. The answer when that
     /// was the last one.
-    fn step(
+    fn step<G: Grants>(
         &self,
-        grants: &impl Grants,
-        disk: &impl Disk,
+        grants: &G,
+        disk: &impl Disk<G>,
         current: &mut Current,
         left: &mut usize,
     ) -> Option<i16> {
@@ -222,7 +287,10 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
                 let done = if count == 0 {
                     0
                 } else {
-                    disk.discard(current.sector, count).max(1)
+                    match disk.discard(current.sector, count) {
+                        Some(done) => done.max(1),
+                        None => return Some(status::EOPNOTSUPP),
+                    }
                 };
                 current.sector = current.sector.saturating_add(done);
                 let count = count.saturating_sub(done);
@@ -251,10 +319,10 @@ impl<P: Deref<Target = SharedPage>> Queue<P> {
     }
 
     /// Moves the data of one segment, if there is such, and `at` behind it.
-    fn move_segment(
+    fn move_segment<G: Grants>(
         &self,
-        grants: &impl Grants,
-        disk: &impl Disk,
+        grants: &G,
+        disk: &impl Disk<G>,
         kind: Kind,
         index: usize,
         at: &mut u64,
@@ -329,20 +397,15 @@ fn check(segments: &[Segment]) -> Result<u64, IoError> {
     Ok(segments.iter().fold(0, sum))
 }
 
-const fn sectors_of(segment: &Segment) -> u8 {
-    let more = segment.last_sect.saturating_sub(segment.first_sect);
-    more.saturating_add(1)
-}
-
 fn bytes(sectors: u8) -> usize {
     usize::from(sectors).saturating_mul(SECTOR_SIZE)
 }
 
-fn is_inside(disk: &impl Disk, sector: u64, count: u64) -> bool {
+fn is_inside<G>(disk: &impl Disk<G>, sector: u64, count: u64) -> bool {
     let end = sector.checked_add(count);
     end.is_some_and(|end| end <= disk.sectors())
 }
 
-fn is_writable(disk: &impl Disk, sector: u64, count: u64) -> bool {
+fn is_writable<G>(disk: &impl Disk<G>, sector: u64, count: u64) -> bool {
     !disk.is_read_only() && is_inside(disk, sector, count)
 }

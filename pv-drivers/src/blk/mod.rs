@@ -19,7 +19,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
-pub use back::{MAX_INDIRECT_SEGMENTS, Queue, Served};
-pub use disk::{Disk, IoError, Piece};
+pub use back::{MAX_INDIRECT_SEGMENTS, MAX_UNDER_WAY, Queue, Served};
+pub use disk::{Begun, Disk, IoError, Piece, Tag, Transfer, sectors_of};
 pub use front::{DiskFront, Front, Info};
 pub use requests::{Buffer, Completion, NotTaken, RING_REQUESTS, Request, Requests};

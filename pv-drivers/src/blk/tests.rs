@@ -11,7 +11,7 @@ use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::proto::{ENTRY_MAX, Protocol};
-use super::{Disk, IoError, Piece, Queue, Served};
+use super::{Begun, Disk, IoError, MAX_UNDER_WAY, Piece, Queue, Served, Tag, Transfer};
 use crate::grants::Grants;
 use crate::ring::{Broken, Front, Memory};
 use crate::shared_page::SharedPage;
@@ -26,6 +26,9 @@ pub(super) struct TestDisk {
     read_only: bool,
     fails: Cell<bool>,
     flushes: Cell<u32>,
+    /// Answers wait for the test.
+    later: Cell<bool>,
+    waiting: RefCell<Vec<Tag>>,
 }
 
 impl TestDisk {
@@ -36,6 +39,8 @@ impl TestDisk {
             read_only,
             fails: Cell::new(false),
             flushes: Cell::new(0),
+            later: Cell::new(false),
+            waiting: RefCell::default(),
         }
     }
 
@@ -46,7 +51,15 @@ impl TestDisk {
     }
 }
 
-impl Disk for TestDisk {
+impl<G> Disk<G> for TestDisk {
+    fn begin(&self, _: &G, transfer: &Transfer<'_>) -> Begun {
+        if !self.later.get() {
+            return Begun::InPieces;
+        }
+        self.waiting.borrow_mut().push(transfer.tag);
+        Begun::Whole
+    }
+
     fn sectors(&self) -> u64 {
         SECTORS
     }
@@ -83,13 +96,13 @@ impl Disk for TestDisk {
         Ok(())
     }
 
-    fn discard(&self, sector: u64, count: u64) -> u64 {
+    fn discard(&self, sector: u64, count: u64) -> Option<u64> {
         assert!(sector + count <= SECTORS);
         let done = count.min(4);
         let start = usize::try_from(sector).unwrap() * 512;
         let len = usize::try_from(done).unwrap() * 512;
         self.bytes.borrow_mut()[start..start + len].fill(0);
-        done
+        Some(done)
     }
 }
 
@@ -351,6 +364,45 @@ fn one_request_goes_in_steps_of_its_segments() {
             assert_eq!(page, wanted, "segment {number} of {moved}");
         }
     }
+}
+
+#[test]
+fn what_is_answered_later_is_bounded_and_may_change_its_order() {
+    let mut bench = Bench::new(false);
+    bench.disk.later.set(true);
+    let segments: Vec<Segment> = (0..64).map(|_| segment(1, 4, 4)).collect();
+    bench.guest.page(0).write(0, segments.as_bytes());
+    let mut indirect = RequestIndirect::new_zeroed();
+    indirect.operation = op::INDIRECT;
+    indirect.indirect_op = op::READ;
+    indirect.nr_segments = 64;
+    for id in 0..10 {
+        indirect.id = id;
+        assert!(bench.front.push(indirect.as_bytes()));
+    }
+    let _ = bench.front.publish();
+    let mut answered = Vec::new();
+    while answered.len() < 10 {
+        let served = bench.serve(SHARE).unwrap();
+        assert!(!served.more);
+        let waiting = bench.disk.waiting.borrow().len();
+        assert!(waiting * 64 <= 2 * MAX_UNDER_WAY && waiting != 0);
+        // The last one first.
+        let tag = bench.disk.waiting.borrow_mut().pop().unwrap();
+        bench.back.answer(tag, Ok(()));
+        let _ = bench.serve(SHARE).unwrap();
+        answered.extend(core::iter::from_fn(|| bench.response()).map(|answer| answer.id));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, (0..10).collect::<Vec<_>>());
+    let flush = request(op::FLUSH_DISKCACHE, 0, &[]);
+    assert!(bench.front.push(flush.as_bytes()));
+    let _ = bench.front.publish();
+    let _ = bench.serve(SHARE).unwrap();
+    let tag = bench.disk.waiting.borrow_mut().pop().unwrap();
+    bench.back.answer(tag, Err(IoError));
+    let _ = bench.serve(SHARE).unwrap();
+    assert_eq!(bench.response().unwrap().status, status::ERROR);
 }
 
 #[test]

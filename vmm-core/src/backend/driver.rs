@@ -4,12 +4,14 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use abi::EvtchnPort;
+use pv_drivers::blk::{IoError, Tag};
 use xenstore::Error;
 
 use super::front::{Front, Refusal};
 use super::keys::{Announcement, Keys};
 use super::vbd::Vbd;
 use super::vif::Vif;
+use crate::storage::Origin;
 
 /// What serving a queue left to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -92,6 +94,20 @@ impl Driver {
         match self {
             Self::Vbd(vbd) => vbd.serve(front, queue),
             Self::Vif(vif) => vif.serve(front, queue),
+        }
+    }
+
+    /// A disk of the machine is done with a request of a queue's.
+    pub(super) fn answer(
+        &self,
+        front: Front<'_>,
+        origin: &Origin,
+        tag: Tag,
+        result: Result<(), IoError>,
+    ) -> Result<Outcome, Refusal> {
+        match self {
+            Self::Vbd(vbd) => vbd.answer(front, origin, tag, result),
+            Self::Vif(_) => Ok(Outcome::default()),
         }
     }
 }

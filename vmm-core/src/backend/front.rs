@@ -1,6 +1,7 @@
 //! The front end's domain as a back end sees it: the pages it grants to domain 0, and the event
 //! channels that it offers to domain 0. A driver domain would see as much.
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
@@ -15,6 +16,7 @@ use crate::evtchn::DeviceQueue;
 use crate::grant::{Granted, HeldPage, Use};
 use crate::mm::page::PageRef;
 use crate::network::Member;
+use crate::storage::Origin;
 use crate::time::Tsc;
 
 /// Why a connection to a front end cannot be, or cannot go on.
@@ -68,7 +70,7 @@ impl From<Unusable> for Refusal {
 /// The front end's domain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Front<'d> {
-    domain: &'d Domain,
+    domain: &'d Arc<Domain>,
     /// Of which of its devices.
     slot: u16,
 }
@@ -90,12 +92,12 @@ impl Deref for Mapped {
 }
 
 impl<'d> Front<'d> {
-    pub(super) const fn new(domain: &'d Domain, slot: u16) -> Self {
+    pub(super) const fn new(domain: &'d Arc<Domain>, slot: u16) -> Self {
         Self { domain, slot }
     }
 
     /// The device as a member of a network.
-    pub(super) const fn member(&self) -> Member {
+    pub(super) fn member(&self) -> Member {
         Member {
             domain: self.domain.id,
             device: self.slot,
@@ -105,6 +107,20 @@ impl<'d> Front<'d> {
     /// The domain's system time, in nanoseconds.
     pub(super) fn now(&self) -> u64 {
         self.domain.clock.system_time(Tsc::now())
+    }
+
+    /// A queue of the device, for an answer that comes later.
+    pub(super) fn origin(&self, queue: u16, connection: u64) -> Origin {
+        Origin {
+            domain: Arc::clone(self.domain),
+            queue: self.queue(queue),
+            connection,
+        }
+    }
+
+    /// Takes a page into use for as long as the value lives, even beyond the connection.
+    pub(super) fn hold(&self, gref: GrantRef, write: bool) -> Option<HeldPage<Arc<Domain>>> {
+        HeldPage::new(Arc::clone(self.domain), whole(gref, write)).ok()
     }
 
     /// Maps a page of a ring.
@@ -155,7 +171,7 @@ impl Grants for Front<'_> {
         write: bool,
         act: impl FnOnce(&SharedPage) -> R,
     ) -> Option<R> {
-        let held = HeldPage::new(self.domain, whole(gref, write)).ok()?;
+        let held = HeldPage::new(&**self.domain, whole(gref, write)).ok()?;
         held.page().map(act)
     }
 }

@@ -34,6 +34,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::DomId;
 use abi::xenbus::XenbusState;
+use pv_drivers::blk::{IoError, Tag};
 use pv_drivers::xenbus::back::{Step, step};
 use spin::Mutex;
 use system::{Archive, ArchiveError, DomainConfig};
@@ -41,11 +42,13 @@ use xenstore::Control;
 
 use crate::domain::{Domain, list};
 use crate::evtchn::DeviceQueue;
+use crate::storage::Origin;
 use crate::{percpu, store};
 
 use driver::{Driver, Outcome};
 use front::{Front, Refusal};
 use keys::{Announcement, Keys};
+pub use vbd::MAX_QUEUES as MAX_DISK_QUEUES;
 
 /// Set when a queue is to be served beside its front end's event.
 static MORE: AtomicBool = AtomicBool::new(false);
@@ -71,24 +74,41 @@ struct Link {
     complained: bool,
 }
 
+/// Why a device cannot be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeviceError {
+    /// Its image is damaged.
+    Archive(ArchiveError),
+    /// The machine does not have the disk as it is described.
+    Disk(&'static str),
+}
+
+impl From<ArchiveError> for DeviceError {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(error)
+    }
+}
+
 /// A domain's devices.
 #[derive(Debug)]
 pub struct Devices(Box<[Device]>);
 
 impl Devices {
-    /// The devices of a domain's description. Calls `give_way` between steps.
+    /// The devices of a domain's description, which has that place in the system's. Calls
+    /// `give_way` between steps.
     ///
     /// # Errors
-    /// [`ArchiveError`] for an image that is damaged.
+    /// [`DeviceError`] for a disk that cannot be.
     pub fn new(
         archive: &Archive<'static>,
-        config: &DomainConfig,
+        (index, config): (usize, &DomainConfig),
         id: DomId,
         give_way: &mut dyn FnMut(),
-    ) -> Result<Self, ArchiveError> {
+    ) -> Result<Self, DeviceError> {
         let mut drivers = Vec::new();
-        for disk in &config.disks {
-            let vbd = vbd::Vbd::new(archive, disk, id, config.vcpus, give_way)?;
+        for (number, disk) in config.disks.iter().enumerate() {
+            let place = (index, number);
+            let vbd = vbd::Vbd::new(archive, place, disk, id, config.vcpus, give_way)?;
             drivers.push((disk.name.virtual_device(), Driver::Vbd(vbd)));
         }
         for (number, vif) in (0..).zip(&config.vifs) {
@@ -114,7 +134,7 @@ impl Devices {
 
     /// Lets go of all that is the domain's, which has ended, and of what it has written. Others
     /// may run at each `give_way`.
-    pub fn release(&self, domain: &Domain, mut give_way: impl FnMut()) {
+    pub fn release(&self, domain: &Arc<Domain>, mut give_way: impl FnMut()) {
         for device in &self.0 {
             device.driver.disconnect(Front::new(domain, device.slot));
             device.driver.clear(&mut give_way);
@@ -179,6 +199,18 @@ pub fn front_changed(control: &mut Control<'_>, number: u64) {
 pub fn kick(domain: &Arc<Domain>, queue: DeviceQueue) -> bool {
     let device = domain.devices.get(queue.device);
     device.is_some_and(|device| device.serve(domain, queue.queue))
+}
+
+/// A disk of the machine is done with a request of a front end's.
+pub fn answer(origin: &Origin, tag: Tag, result: Result<(), IoError>) {
+    let Origin { domain, queue, .. } = origin;
+    if let Some(device) = domain.devices.get(queue.device) {
+        let front = Front::new(domain, device.slot);
+        let served = device.driver.answer(front, origin, tag, result);
+        if device.follow(domain, queue.queue, served) {
+            device.leave(1u32.checked_shl(queue.queue.into()).unwrap_or(0));
+        }
+    }
 }
 
 /// Takes a step for each queue that was left.
@@ -252,7 +284,7 @@ impl Device {
         &self,
         link: &mut Link,
         keys: &mut Keys<'_, '_>,
-        domain: &Domain,
+        domain: &Arc<Domain>,
         refusal: &Refusal,
     ) -> Result<(), xenstore::Error> {
         self.driver.disconnect(Front::new(domain, self.slot));
@@ -265,8 +297,13 @@ impl Device {
 
     /// Carries out a step of what waits in a queue; true when there is more.
     fn serve(&self, domain: &Arc<Domain>, queue: u16) -> bool {
-        let front = Front::new(domain, self.slot);
-        match self.driver.serve(front, queue) {
+        let served = self.driver.serve(Front::new(domain, self.slot), queue);
+        self.follow(domain, queue, served)
+    }
+
+    /// Does what a step has left to do; true when there is more.
+    fn follow(&self, domain: &Arc<Domain>, queue: u16, served: Result<Outcome, Refusal>) -> bool {
+        match served {
             Ok(Outcome { notify, more }) => {
                 if let Some(port) = notify {
                     let queue = DeviceQueue {

@@ -14,7 +14,7 @@ use system::{ArchiveError, DomainConfig, MemoryBacking};
 use vmx::caps::Features;
 
 use super::{Domain, HvmParams, Life, VcpuRef, Watchdogs, list};
-use crate::backend::Devices;
+use crate::backend::{DeviceError, Devices};
 use crate::builder::memmap::{ACPI_GFN, CONSOLE_GFN, MemoryMap, XENSTORE_GFN};
 use crate::builder::{BuildError, DomainImage, Entry, GuestWriter};
 use crate::console::DomainConsole;
@@ -58,6 +58,8 @@ pub enum CreateError {
     },
     /// Its images are no good.
     Build(BuildError),
+    /// The machine does not have a disk as it is described.
+    Disk(&'static str),
     /// Memory ran out on the way.
     OutOfMemory,
     /// An affinity names no pCPU that runs.
@@ -78,6 +80,7 @@ impl fmt::Display for CreateError {
                 mib(free)
             ),
             Self::Build(error) => error.fmt(f),
+            Self::Disk(why) => f.write_str(why),
             Self::OutOfMemory => f.write_str("memory ran out while it was built"),
             Self::Affinity => {
                 f.write_str("its affinity names no CPU that runs: name others, or none")
@@ -96,6 +99,15 @@ impl From<BuildError> for CreateError {
 impl From<ArchiveError> for CreateError {
     fn from(error: ArchiveError) -> Self {
         Self::Build(error.into())
+    }
+}
+
+impl From<DeviceError> for CreateError {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Archive(error) => error.into(),
+            DeviceError::Disk(why) => Self::Disk(why),
+        }
     }
 }
 
@@ -410,7 +422,7 @@ fn finish(
         vm_assist: AtomicU32::new(0),
         console: DomainConsole::new(console, console_port),
         store: DomainStore::new(store, store_port),
-        devices: Devices::new(&machine.archive, config, id, give_way)?,
+        devices: Devices::new(&machine.archive, (config_index, config), id, give_way)?,
         watchdogs: Watchdogs::new(),
         vcpus,
         online: AtomicU32::new(0),

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use abi::grant_table::status;
-use abi::{GrantRef, PAGE_SIZE};
+use abi::{GrantRef, Mfn, PAGE_SIZE};
 use pv_drivers::shared_page::SharedPage;
 
 use super::ops::Party;
@@ -62,6 +62,12 @@ impl<G: Granter> HeldPage<G> {
             write: what.write,
             granted,
         })
+    }
+
+    /// The frame.
+    #[must_use]
+    pub const fn mfn(&self) -> Mfn {
+        self.granted.page.mfn()
     }
 
     /// The page, for a back end that shares it with the granter; `None` if not all of it is granted.

@@ -114,3 +114,8 @@ pub fn page(owner: Owner) -> PageRef {
     };
     page
 }
+
+/// A hold on the page that an address of the global table lies in.
+pub fn held(hpa: Hpa) -> PageRef {
+    PageRef::hold(hpa.mfn())
+}

@@ -113,7 +113,10 @@ fn idle(cpu: &PerCpu) {
 }
 
 fn wait(cpu: &PerCpu) {
-    let deadline = cpu.run_queue.lock().next_deadline();
+    let mut deadline = cpu.run_queue.lock().next_deadline();
+    if cpu.id == 0 {
+        deadline = deadline.min(leftovers::due());
+    }
     if !cpu.need_resched.load(Ordering::SeqCst) && deadline > Tsc::now() {
         apic::arm_timer((deadline != Tsc::NEVER).then_some(TscDeadline(deadline.0)));
         vmx::cpu::idle::wait_for_interrupt();

@@ -1,23 +1,25 @@
 //! Disks of the machine, and what is asked of them.
 //!
-//! Boot has the drivers. A [`Transfer`] goes to a [`BlockDevice`] and comes back when it is done:
-//! from an interrupt, or when the time has come to look.
+//! Boot has the drivers. A [`Request`] goes to a [`BlockDevice`] and comes back when it is done,
+//! from an interrupt or when the time has come to look; then it tells who asked
+//! ([`Request::complete`]). Until then it holds the pages that the device reads or writes.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use abi::{Hpa, PAGE_SIZE};
 use pv_drivers::blk::IoError;
 
+use super::real::Waiting;
 use crate::mm::page::PageRef;
 use crate::time::Tsc;
 
 /// Bytes in a sector.
 const SECTOR: u32 = 512;
 /// Bytes in a page.
-const PAGE: u32 = {
+const PAGE: u16 = {
     assert!(PAGE_SIZE == 4096);
     4096
 };
@@ -27,11 +29,11 @@ pub trait BlockDevice: Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> DiskInfo<'_>;
 
-    /// Takes a transfer over. Not to be called from [`Transfer::complete`].
+    /// Takes a request over, to call [`Request::complete`] when it is done, but not from in here.
     ///
     /// # Errors
-    /// Gives it back when it cannot be done.
-    fn submit(&self, transfer: Transfer) -> Result<(), Transfer>;
+    /// [`IoError`]: it cannot be done, and nobody hears more of it.
+    fn submit(&self, request: Request) -> Result<(), IoError>;
 
     /// When [`BlockDevice::look`] is to be called.
     fn deadline(&self) -> Tsc;
@@ -40,7 +42,7 @@ pub trait BlockDevice: Sync + fmt::Debug {
     fn look(&self);
 }
 
-/// What a disk is called, and how large it is.
+/// What a disk is called, and what it can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskInfo<'a> {
     /// Where it is: the controller and the place there.
@@ -51,6 +53,8 @@ pub struct DiskInfo<'a> {
     pub serial: &'a str,
     /// Its size in sectors of 512 bytes.
     pub sectors: u64,
+    /// The end of the memory that it reaches.
+    pub reach: Hpa,
 }
 
 impl fmt::Display for DiskInfo<'_> {
@@ -60,10 +64,11 @@ impl fmt::Display for DiskInfo<'_> {
             model,
             serial,
             sectors,
+            ..
         } = self;
         write!(
             f,
-            "{place}: {model}, serial {serial:?}, {} MiB",
+            "{place}: {model}, serial \"{serial}\", {} MiB",
             sectors / 2048
         )
     }
@@ -78,44 +83,57 @@ pub enum Direction {
     Write,
 }
 
+/// A piece of memory for a device: whole sectors in one page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The first byte.
+    pub start: Hpa,
+    /// How many.
+    pub len: u16,
+}
+
 /// A request to a disk, done in this order: flush, data, flush; what is not asked for is left out.
 #[derive(Debug)]
 #[must_use = "somebody waits for it"]
-pub struct Transfer {
+pub struct Request {
     /// All that was written before is on the medium before the data is written.
     pub flush_before: bool,
     /// Which way the data goes.
     pub direction: Direction,
     /// The first sector.
     pub sector: u64,
-    /// What is written is on the medium when the transfer is done.
+    /// What is written is on the medium when the request is done.
     pub flush_after: bool,
-    buffers: Box<[PageRef]>,
-    waiter: Waiter,
+    /// Where the data goes or comes from.
+    pub(super) spans: Vec<Span>,
+    pub(super) waiter: Waiter,
 }
 
-/// Who hears of the end.
+/// Who hears of the end, and holds the pages until then.
 #[derive(Debug)]
-enum Waiter {
+pub(super) enum Waiter {
     /// The hypervisor, as it starts.
     Start(Arc<AtomicU8>),
+    /// A front end.
+    Front(Waiting),
 }
 
 const WAITS: u8 = 0;
 const GOOD: u8 = 1;
 const BAD: u8 = 2;
 
-impl Transfer {
-    /// The pieces of memory, in order: each lies in one page.
-    pub fn pieces(&self) -> impl Iterator<Item = (Hpa, u32)> {
-        self.buffers.iter().map(|page| (page.mfn().hpa(), PAGE))
+impl Request {
+    /// The pieces of memory, in order.
+    #[must_use]
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
     }
 
     /// How many sectors move.
     #[must_use]
     pub fn sectors(&self) -> u32 {
-        let bytes = self.pieces().map(|(_, len)| len);
-        bytes.fold(0, u32::saturating_add) / SECTOR
+        let lengths = self.spans.iter().map(|span| u32::from(span.len));
+        lengths.fold(0, u32::saturating_add) / SECTOR
     }
 
     /// Tells who waits how it went. Called where no lock is held.
@@ -125,14 +143,15 @@ impl Transfer {
                 let outcome = if result.is_ok() { GOOD } else { BAD };
                 said.store(outcome, Ordering::Release);
             }
+            Waiter::Front(waiting) => waiting.complete(result),
         }
     }
 }
 
-impl fmt::Display for Transfer {
+impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.direction {
-            _ if self.sectors() == 0 => return f.write_str("a flush"),
+            _ if self.spans.is_empty() => return f.write_str("a flush"),
             Direction::Read => "reading",
             Direction::Write => "writing",
         };
@@ -145,26 +164,30 @@ impl fmt::Display for Transfer {
     }
 }
 
-/// Reads as many sectors as fit into pages below the device's reach, and waits for them: for the
-/// start, when nobody else runs.
+/// Reads sectors into pages that the device reaches, and waits for them: for the start, when nobody
+/// else runs.
 ///
 /// # Errors
 /// [`IoError`].
-pub fn read_now(
+pub(super) fn read_now(
     device: &dyn BlockDevice,
     sector: u64,
-    pages: Box<[PageRef]>,
+    pages: &[PageRef],
 ) -> Result<(), IoError> {
     let said = Arc::new(AtomicU8::new(WAITS));
-    let transfer = Transfer {
+    let span = |page: &PageRef| Span {
+        start: page.mfn().hpa(),
+        len: PAGE,
+    };
+    let request = Request {
         flush_before: false,
         direction: Direction::Read,
         sector,
         flush_after: false,
-        buffers: pages,
+        spans: pages.iter().map(span).collect(),
         waiter: Waiter::Start(Arc::clone(&said)),
     };
-    device.submit(transfer).map_err(|_| IoError)?;
+    device.submit(request)?;
     loop {
         match said.load(Ordering::Acquire) {
             WAITS => device.look(),

@@ -2,7 +2,7 @@
 
 use abi::blkif::SECTOR_SIZE;
 use abi::{DomId, PAGE_SIZE};
-use pv_drivers::blk::{Disk, IoError, Piece};
+use pv_drivers::blk::{Begun, Disk, IoError, Piece, Transfer};
 use spin::RwLock;
 
 use super::overlay::Overlay;
@@ -112,30 +112,34 @@ impl RamDisk {
     }
 }
 
-impl Disk for RamDisk {
-    fn sectors(&self) -> u64 {
+impl RamDisk {
+    /// Fills a piece of a page from the disk.
+    pub fn read_piece(&self, piece: &Piece<'_>) {
+        parts(piece).for_each(|part| self.read_part(piece, &part));
+    }
+
+    /// Writes a piece of a page to the disk.
+    ///
+    /// # Errors
+    /// [`IoError`]: there is no memory for it.
+    pub fn write_piece(&self, piece: &Piece<'_>) -> Result<(), IoError> {
+        parts(piece).try_for_each(|part| self.write_part(piece, &part))
+    }
+
+    /// How many sectors there are.
+    #[must_use]
+    pub const fn sectors(&self) -> u64 {
         self.sectors
     }
 
-    fn is_read_only(&self) -> bool {
+    /// True when it refuses writes.
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    fn read(&self, piece: Piece<'_>) -> Result<(), IoError> {
-        parts(&piece).for_each(|part| self.read_part(&piece, &part));
-        Ok(())
-    }
-
-    fn write(&self, piece: Piece<'_>) -> Result<(), IoError> {
-        parts(&piece).try_for_each(|part| self.write_part(&piece, &part))
-    }
-
-    fn flush(&self) -> Result<(), IoError> {
-        Ok(())
-    }
-
     /// Gives back the pages that lie wholly among the sectors: there the image shows again.
-    fn discard(&self, sector: u64, count: u64) -> u64 {
+    pub fn discard(&self, sector: u64, count: u64) -> u64 {
         let end = sector.saturating_add(count);
         let (first, last) = (sector.div_ceil(PAGE_SECTORS), end / PAGE_SECTORS);
         if first >= last {
@@ -146,6 +150,38 @@ impl Disk for RamDisk {
             return count;
         }
         stopped.saturating_mul(PAGE_SECTORS).saturating_sub(sector)
+    }
+}
+
+impl<G> Disk<G> for RamDisk {
+    fn begin(&self, _: &G, _: &Transfer<'_>) -> Begun {
+        Begun::InPieces
+    }
+
+    fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read(&self, piece: Piece<'_>) -> Result<(), IoError> {
+        self.read_piece(&piece);
+        Ok(())
+    }
+
+    fn write(&self, piece: Piece<'_>) -> Result<(), IoError> {
+        self.write_piece(&piece)
+    }
+
+    /// Nothing is more durable than RAM can be.
+    fn flush(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn discard(&self, sector: u64, count: u64) -> Option<u64> {
+        Some(self.discard(sector, count))
     }
 }
 
@@ -165,7 +201,7 @@ mod tests {
     use abi::DomId;
     use core::sync::atomic::{AtomicU16, Ordering};
     use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
-    use pv_drivers::blk::{Disk as _, IoError, Piece};
+    use pv_drivers::blk::{IoError, Piece};
 
     static NEXT_ID: AtomicU16 = AtomicU16::new(30_000);
 
@@ -221,7 +257,7 @@ mod tests {
                     Step::Read(sector, first, count) => {
                         page.write(0, &[0xee; 4096]);
                         let (offset, len) = (first as usize * 512, count as usize * 512);
-                        disk.read(Piece { sector, page: &page, offset, len }).unwrap();
+                        disk.read_piece(&Piece { sector, page: &page, offset, len });
                         let mut bytes = [0; 4096];
                         page.read(0, &mut bytes);
                         let at = sector as usize * 512;
@@ -232,7 +268,7 @@ mod tests {
                     Step::Write(sector, first, count, byte) => {
                         page.write(0, &[byte; 4096]);
                         let (offset, len) = (first as usize * 512, count as usize * 512);
-                        disk.write(Piece { sector, page: &page, offset, len }).unwrap();
+                        disk.write_piece(&Piece { sector, page: &page, offset, len }).unwrap();
                         let at = sector as usize * 512;
                         model[at..at + len].fill(byte);
                     }
@@ -254,7 +290,7 @@ mod tests {
         let disk = RamDisk::new(owner, &[], 1 << 20, false);
         let page = testing::page(Owner::Hypervisor);
         let write = |sector| {
-            disk.write(Piece {
+            disk.write_piece(&Piece {
                 sector,
                 page: &page,
                 offset: 0,
@@ -295,10 +331,10 @@ mod tests {
         };
         for sector in [0, sectors / 2, sectors - 8] {
             page.u64(0).store(sector, Ordering::Relaxed);
-            disk.write(piece(sector)).unwrap();
+            disk.write_piece(&piece(sector)).unwrap();
         }
         for sector in [sectors - 8, sectors / 2, 0] {
-            disk.read(piece(sector)).unwrap();
+            disk.read_piece(&piece(sector));
             assert_eq!(page.u64(0).load(Ordering::Relaxed), sector);
         }
         let (mut sector, mut steps) = (0, 0);
@@ -322,10 +358,10 @@ mod tests {
             len: 512,
         };
         testing::limit_allocations(Some(0));
-        let written = disk.write(piece);
+        let written = disk.write_piece(&piece);
         testing::limit_allocations(None);
         assert_eq!(written, Err(IoError));
-        disk.read(piece).unwrap();
+        disk.read_piece(&piece);
         let mut bytes = [0; 512];
         page.read(0, &mut bytes);
         assert_eq!(bytes[..], image()[..512]);

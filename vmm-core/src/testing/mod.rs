@@ -178,8 +178,10 @@ fn archive() -> Archive<'static> {
         name: alloc::format!("guest{}", mac[5]),
         disks: Vec::from([DiskConfig {
             name: DiskName(0),
-            image: None,
-            sectors: SECTORS,
+            source: system::DiskSource::Ram {
+                image: None,
+                sectors: SECTORS,
+            },
             read_only: false,
         }]),
         vifs: Vec::from([VifConfig {

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// Files start at multiples of this.
 pub const ALIGNMENT: u64 = 4096;
 /// The version of the format that this code reads and writes.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 const MAGIC: [u8; 8] = *b"TESSERA\0";
 const CRC_FIELD: Range<usize> = 12..16;

@@ -193,6 +193,11 @@ pub enum ConfigError {
         /// Cause and remedy.
         text: String,
     },
+    /// Two disks are the same sectors of the machine.
+    Overlap {
+        /// Cause and remedy.
+        text: String,
+    },
     /// The networks or an interface are no good.
     Network {
         /// Cause and remedy.
@@ -237,6 +242,13 @@ impl Config {
             {
                 return Err(ConfigError::DuplicateName(domain.name.clone()));
             }
+        }
+        let disks = self.domains.iter().flat_map(|domain| {
+            let name = domain.name.as_str();
+            domain.disks.iter().map(move |disk| (name, disk))
+        });
+        if let Some(text) = disk::conflict(disks) {
+            return Err(ConfigError::Overlap { text });
         }
         if let Some(text) = network::mistake(&self.networks, &self.domains) {
             return Err(ConfigError::Network { text });
@@ -363,7 +375,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "`{key}` of domain `{domain}`: {text}")
             }
             Self::Disk { domain, text } => write!(f, "domain `{domain}`: {text}"),
-            Self::Network { text } => f.write_str(text),
+            Self::Overlap { text } | Self::Network { text } => f.write_str(text),
             Self::Cmdline { domain, length } => write!(
                 f,
                 "the command line of domain `{domain}` has {length} bytes: \
@@ -383,9 +395,14 @@ impl core::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::DiskName;
+    use crate::disk::{DiskName, DiskSource};
     use alloc::string::ToString;
     use alloc::vec;
+
+    const EMPTY: DiskSource = DiskSource::Ram {
+        image: None,
+        sectors: 0,
+    };
 
     fn domain(name: &str) -> DomainConfig {
         DomainConfig {
@@ -402,8 +419,10 @@ mod tests {
             on_reboot: OnReboot::Restart,
             disks: vec![DiskConfig {
                 name: DiskName(0),
-                image: Some(FileId(1)),
-                sectors: 64,
+                source: DiskSource::Ram {
+                    image: Some(FileId(1)),
+                    sectors: 64,
+                },
                 read_only: true,
             }],
             vifs: Vec::new(),
@@ -504,7 +523,7 @@ mod tests {
             "the command line of domain `web` has 3000 bytes: at most 2047 fit, without a NUL"
         );
         assert_eq!(
-            text(|d| d.disks[0].sectors = 0),
+            text(|d| d.disks[0].source = EMPTY),
             "domain `web`: xvda has 0 sectors: give it 1 to 2147483648 (1 TiB)"
         );
         assert_eq!(

@@ -31,7 +31,7 @@ pub use archive::{Archive, ArchiveError, File, write_archive};
 pub use config::{
     Config, ConfigError, DomainConfig, End, FileId, HostConfig, LogLevel, MemoryBacking, OnReboot,
 };
-pub use disk::{DiskConfig, DiskName};
+pub use disk::{DiskConfig, DiskName, DiskPart, DiskSource};
 pub use kernel::{Format, Image, Kernel, KernelError};
 pub use quotas::{GrantLimits, QuotaError, Quotas};
 pub use share::Share;

@@ -153,6 +153,16 @@ fn configuration(spec: &Spec, iso: &Path, lines: &[String], bochs: &Bochs) -> St
         "ata0-master: type=cdrom, path=\"{}\", status=inserted",
         iso.display()
     ));
+    if let Some(disk) = &spec.disk {
+        line(format_args!(
+            "ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15"
+        ));
+        // No cylinders: as many as the file has.
+        line(format_args!(
+            "ata1-master: type=disk, path=\"{}\", mode=flat, cylinders=0",
+            disk.display()
+        ));
+    }
     line(format_args!("boot: cdrom"));
     // Without a port at COM1's place the connection still tells that the machine is on.
     let ports = if spec.serial_port {

@@ -81,6 +81,8 @@ pub(crate) struct Spec {
     pub(crate) packaged_bochs: bool,
     /// What is broken in the machine, in the words of `setup/bochs/faults.h` (built Bochs).
     pub(crate) faults: Vec<String>,
+    /// The image of an ATA disk, which the machine may write.
+    pub(crate) disk: Option<PathBuf>,
     /// A second serial line, which carries a debugger's packets (Bochs).
     pub(crate) debug_line: bool,
     /// Further arguments for the emulator's command line.
@@ -101,6 +103,7 @@ impl Spec {
             serial_port: true,
             packaged_bochs: false,
             faults: Vec::new(),
+            disk: None,
             debug_line: false,
             extra_args: Vec::new(),
         }

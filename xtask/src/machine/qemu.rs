@@ -96,6 +96,11 @@ fn arguments(spec: &Spec, kvm: bool, ovmf: Option<&Path>) -> Vec<String> {
         let drive = format!("if=pflash,format=raw,readonly=on,file={}", quoted(code));
         add(&["-drive", &drive]);
     }
+    if let Some(disk) = &spec.disk {
+        let drive = format!("if=none,id=disk,format=raw,file={}", quoted(disk));
+        add(&["-drive", &drive, "-device", "piix3-ide,id=ide"]);
+        add(&["-device", "ide-hd,drive=disk,bus=ide.0"]);
+    }
     match &spec.boot {
         Boot::Iso(iso) => {
             add(&["-boot", "d", "-cdrom", &iso.display().to_string()]);

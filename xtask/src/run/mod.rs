@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// CPU model, in the emulator's own words
     #[arg(long, value_name = "MODEL")]
     cpu_model: Option<String>,
+    /// A file that is the machine's ATA disk, which it may write
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
     /// Start from UEFI firmware (QEMU only)
     #[arg(long)]
     uefi: bool,
@@ -76,6 +79,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
             Firmware::Bios
         },
         cpu_model: args.cpu_model.clone(),
+        disk: args.disk.as_deref().map(found).transpose()?,
         ..Spec::new(kind, boot)
     };
     if args.dry_run {

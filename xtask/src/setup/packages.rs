@@ -61,6 +61,11 @@ pub(crate) const PACKAGES: &[Package] = &[
         "/usr/share/vgabios/vgabios.bin",
         "firmware for Bochs",
     ),
+    package(
+        "e2fsprogs",
+        "/usr/sbin/e2fsck",
+        "checks what a guest wrote to a disk",
+    ),
     package("g++", "/usr/bin/g++", "builds Bochs 3.0"),
     package("make", "/usr/bin/make", "builds Bochs 3.0"),
     package(

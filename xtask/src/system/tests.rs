@@ -9,6 +9,8 @@ use ::system::synthetic::{Elf, bzimage};
 use ::system::{Archive, FileId, Quotas, Share};
 use tempfile::TempDir;
 
+mod disks;
+
 /// A directory with kernels, an initrd and a cache.
 struct Fixture {
     directory: TempDir,
@@ -144,6 +146,8 @@ fn a_full_description_is_packed() {
 #[test]
 fn the_examples_are_packed() {
     let fixture = Fixture::new();
+    fixture.write("micro/unikernel", &Elf::default().build());
+    fixture.write("unikernel.toml", b"what it has on its disk");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("systems");
     let mut count = 0;
     for entry in fs::read_dir(examples).unwrap() {
@@ -165,7 +169,7 @@ fn the_examples_are_packed() {
         assert_eq!(spelled_out, silent);
         count += 1;
     }
-    assert_eq!(count, 2);
+    assert_eq!(count, 3);
 }
 
 #[test]
@@ -549,88 +553,6 @@ mod hostile {
             let _ = description::read(&format!("{key} = {value}\n[[domain]]\n"));
             let _ = description::read(&format!("[host]\n{key} = {value}\n"));
         }
-    }
-}
-
-#[test]
-fn disks_are_packed_with_their_images() {
-    let fixture = Fixture::new();
-    let disks = r#"
-        initrd = "initrd.img"
-        [[domain.disk]]
-        name = "xvda"
-        image = "initrd.img"
-        read_only = true
-
-        [[domain.disk]]
-        name = "xvdb"
-        size = "64M"
-    "#;
-    let (report, bytes) = fixture.pack(&with(disks)).unwrap();
-    let shown = ", xvda of 0.1 MiB from initrd.img, read-only, xvdb of 64 MiB\n";
-    assert!(report.to_string().contains(shown), "{report}");
-    let archive = Archive::parse(&bytes).unwrap();
-    let domain = &archive.config().domains[0];
-    let [image, blank] = domain.disks.as_slice() else {
-        panic!("two disks");
-    };
-    assert_eq!((image.name.0, image.sectors, image.read_only), (0, 1, true));
-    assert_eq!(
-        (blank.name.0, blank.sectors, blank.image),
-        (1, 131_072, None)
-    );
-    let contents = archive.file(image.image.unwrap(), &mut || ()).unwrap();
-    assert_eq!(contents, b"070701");
-    // A file that is named twice is there once.
-    assert_eq!(domain.initrd, image.image);
-}
-
-#[test]
-fn mistakes_about_disks_are_told() {
-    let fixture = Fixture::new();
-    let error = |keys: &str| fixture.error(&with(&format!("[[domain.disk]]\n{keys}")));
-    for (keys, told) in [
-        (
-            "size = \"1M\"",
-            "system.toml:5:1: name: missing; add for example `name = \"xvda\"`",
-        ),
-        (
-            "name = \"sda\"\nsize = \"1M\"",
-            "system.toml:6:8: name: \"sda\" is no disk; use xvda to xvdp",
-        ),
-        (
-            "name = \"xvda\"\nsize = \"0M\"",
-            "system.toml:7:8: size: a disk cannot have \"0M\"; give it 1K to 1T",
-        ),
-        (
-            "name = \"xvda\"\nsize = \"big\"",
-            "system.toml:7:8: size: \"big\" is no size; write a whole number and K, M, G or T, \
-             such as \"256M\"",
-        ),
-        (
-            "name = \"xvda\"",
-            "system.toml:6:8: size: missing; add for example `size = \"64M\"`, or an image",
-        ),
-        (
-            "name = \"xvda\"\nimage = \"none.img\"",
-            "system.toml:7:9: image: cannot read \"none.img\": there is no such file; paths are \
-             relative to the description, `debian:cloud` is Debian's kernel",
-        ),
-        (
-            "name = \"xvda\"\nimage = \"vmlinuz\"\nsize = \"1K\"",
-            "system.toml:8:8: size: the image has 0.1 MiB; give the disk as much or more, or leave \
-             the key out",
-        ),
-        (
-            "name = \"xvda\"\nsize = \"1M\"\n[[domain.disk]]\nname = \"xvda\"\nsize = \"2M\"",
-            "system.toml:9:8: name: two disks of this domain are called xvda; give each its own name",
-        ),
-        (
-            "name = \"xvda\"\nsize = \"1M\"\nreadonly = true",
-            "system.toml:8:1: readonly: unknown key; did you mean `read_only`?",
-        ),
-    ] {
-        assert_eq!(error(keys), told, "{keys}");
     }
 }
 

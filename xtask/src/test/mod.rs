@@ -5,10 +5,12 @@
 //! The last line of output is always `N passed, N failed`.
 
 mod artifacts;
+mod ata;
 mod bad_input;
 mod broken;
 mod disks;
 mod gdb;
+mod gpt;
 mod host;
 mod linux;
 mod masks;
@@ -110,6 +112,7 @@ fn all() -> Vec<Scenario> {
         refusal::SCENARIOS,
         broken::SCENARIOS,
         gdb::boot::SCENARIOS,
+        ata::SCENARIOS,
         linux::SCENARIOS,
         network::SCENARIOS,
         masks::SAMPLE,

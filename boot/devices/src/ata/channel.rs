@@ -10,8 +10,10 @@ use crate::{DmaMemory, Registers};
 /// A time in microseconds.
 pub type Micros = u64;
 
-/// How long a command may take: what a disk needs to spin up, and more.
+/// How long a transfer may take: what a disk needs to spin up, and more.
 const PATIENCE: Micros = 15_000_000;
+/// How long a flush may take.
+const FLUSH: Micros = 60_000_000;
 /// How long the reset is held.
 const RESET: Micros = 20;
 /// How long disks may take after it.
@@ -205,8 +207,12 @@ impl<R: Registers, M: DmaMemory, T: Buffers> Channel<R, M, T> {
         match &self.current {
             None => self.phase = Phase::Idle,
             Some(current) if self.issue(current).is_some() => {
+                let limit = match current.work {
+                    Work::Flush => FLUSH,
+                    Work::Transfer { .. } => PATIENCE,
+                };
                 self.phase = Phase::Command {
-                    until: now.saturating_add(PATIENCE),
+                    until: now.saturating_add(limit),
                 };
             }
             // A disk that takes no command may do so after a reset.
@@ -226,6 +232,8 @@ impl<R: Registers, M: DmaMemory, T: Buffers> Channel<R, M, T> {
                 self.parts.acknowledge();
                 let flush = disk.flush;
                 self.parts.command.write8(register::COMMAND, flush);
+                // From then on the status says whether it is done.
+                self.parts.settle();
             }
             Work::Transfer {
                 direction,
@@ -334,9 +342,13 @@ impl<R: Registers, M: DmaMemory> Parts<R, M> {
     fn select(&self, disk: u8) -> bool {
         let second = if disk == 0 { 0 } else { device::SECOND };
         self.command.write8(register::DEVICE, device::LBA | second);
-        // The status is right 400 ns later: four reads take that long.
+        self.settle() & (status::BUSY | status::DATA_REQUEST) == 0
+    }
+
+    /// The status after a write that changes it: right 400 ns later, as long as four reads take.
+    fn settle(&self) -> u8 {
         let [.., said] = [(); 4].map(|()| self.control.read8(0));
-        said & (status::BUSY | status::DATA_REQUEST) == 0
+        said
     }
 
     fn transfer(&self, direction: Direction, sector: u64, sectors: u32) -> Option<()> {
@@ -400,8 +412,7 @@ impl<R: Registers, M: DmaMemory> Parts<R, M> {
         }
         self.command.write8(register::COMMAND, command::IDENTIFY);
         // A disk that is not there says nothing; another kind of device refuses.
-        let [.., first] = [(); 4].map(|()| self.control.read8(0));
-        if first == 0 {
+        if self.settle() == 0 {
             return None;
         }
         let ready = wait();

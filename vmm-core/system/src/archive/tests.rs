@@ -107,7 +107,7 @@ fn errors_name_the_trouble() {
     old[8] = 9;
     assert_eq!(
         text(&old),
-        "boot archive has format version 9, expected 6: \
+        "boot archive has format version 9, expected 7: \
          pack it again with the tools of this release"
     );
     let mut bad = bytes.clone();
