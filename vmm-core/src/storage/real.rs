@@ -31,6 +31,10 @@ const BOUNCE_ORDER: u8 = {
     9
 };
 
+/// The most segments that the device has for one disk of a domain: those of all its queues. Only who
+/// connects anew again and again, and leaves what it asked for to the device, comes up to this.
+const MAX_SEGMENTS: usize = backend::MAX_DISK_QUEUES as usize * 2 * MAX_UNDER_WAY;
+
 /// Bytes in a sector.
 const SECTOR: u16 = 512;
 
@@ -43,9 +47,14 @@ pub struct RealDisk {
     pub(super) read_only: bool,
     /// Pages that the device reaches, if there are some that it does not.
     bounce: Option<Mutex<Vec<PageRef>>>,
-    /// Requests that the device has.
-    under_way: AtomicUsize,
+    /// What the device has to do for it.
+    under_way: UnderWay,
 }
+
+/// Segments of requests that a device has for one disk of a domain, up to [`MAX_SEGMENTS`]. A request
+/// without any counts as one.
+#[derive(Debug, Default)]
+struct UnderWay(AtomicUsize);
 
 /// The queue that a request came from.
 #[derive(Clone, Debug)]
@@ -107,7 +116,7 @@ impl RealDisk {
             sectors,
             read_only,
             bounce,
-            under_way: AtomicUsize::new(0),
+            under_way: UnderWay::default(),
         })
     }
 
@@ -126,7 +135,7 @@ impl RealDisk {
     /// True while the device has requests.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Acquire) != 0
+        !self.under_way.is_nothing()
     }
 
     /// Looks whether something is done. The caller holds no lock.
@@ -184,10 +193,10 @@ impl RealDisk {
             spans,
             waiter: Waiter::Front(waiting),
         };
-        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.under_way.add(count)?;
         let taken = self.device.submit(request);
         if taken.is_err() {
-            self.under_way.fetch_sub(1, Ordering::AcqRel);
+            self.under_way.remove(count);
         } else {
             claims::busy(self.device);
         }
@@ -225,6 +234,29 @@ impl RealDisk {
     }
 }
 
+impl UnderWay {
+    /// Adds a request of so many segments; `None` when that is too much.
+    fn add(&self, segments: usize) -> Option<()> {
+        let more = |now: usize| {
+            let then = now.checked_add(segments.max(1))?;
+            (then <= MAX_SEGMENTS).then_some(then)
+        };
+        let added = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        added.ok().map(drop)
+    }
+
+    /// Removes a request that was added.
+    fn remove(&self, segments: usize) {
+        self.0.fetch_sub(segments.max(1), Ordering::AcqRel);
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
 impl Drop for Waiting {
     /// Gives back what was set aside; the pages are let go.
     fn drop(&mut self) {
@@ -250,8 +282,9 @@ impl Waiting {
             }
         }
         let (disk, origin, tag) = (self.disk, self.origin.clone(), self.tag);
+        let count = self.pages.len();
         drop(self);
-        disk.under_way.fetch_sub(1, Ordering::AcqRel);
+        disk.under_way.remove(count);
         backend::answer(&origin, tag, result);
     }
 }
@@ -264,5 +297,26 @@ impl fmt::Display for RealDisk {
             "{} sectors from {} on of {} ({})",
             self.sectors, self.first, info.place, info.model
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_SEGMENTS, UnderWay};
+
+    #[test]
+    fn what_a_device_has_for_one_disk_is_bounded() {
+        let under_way = UnderWay::default();
+        let flushes = (0..=MAX_SEGMENTS).take_while(|_| under_way.add(0).is_some());
+        assert_eq!(flushes.count(), MAX_SEGMENTS);
+        under_way.remove(0);
+        assert_eq!(under_way.add(2), None);
+        assert_eq!(under_way.add(usize::MAX), None);
+        assert_eq!(under_way.add(1), Some(()));
+        for _ in 0..MAX_SEGMENTS {
+            assert!(!under_way.is_nothing());
+            under_way.remove(1);
+        }
+        assert!(under_way.is_nothing());
     }
 }
