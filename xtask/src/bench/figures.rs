@@ -19,15 +19,15 @@ pub(super) struct RoundTrip {
 
 /// What one exit reason came to over all vCPUs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Exit {
-    pub(super) reason: String,
-    pub(super) count: u64,
-    pub(super) root_median: u64,
-    pub(super) root_max: u64,
-    pub(super) vmreads: u64,
-    pub(super) vmwrites: u64,
+pub(crate) struct Exit {
+    pub(crate) reason: String,
+    pub(crate) count: u64,
+    pub(crate) root_median: u64,
+    pub(crate) root_max: u64,
+    pub(crate) vmreads: u64,
+    pub(crate) vmwrites: u64,
     /// VMREADs and VMWRITEs outside the set KVM shadows for a nested hypervisor.
-    pub(super) unshadowed: u64,
+    pub(crate) unshadowed: u64,
 }
 
 /// Named numbers of one line.
@@ -79,7 +79,7 @@ pub(super) fn frames<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Num
 }
 
 /// All exits by reason, the most frequent first.
-pub(super) fn exits<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Exit> {
+pub(crate) fn exits<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Exit> {
     let mut all: BTreeMap<String, Exit> = BTreeMap::new();
     for line in lines {
         let Some(words) = words(line, "stats: ") else {

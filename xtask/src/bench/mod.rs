@@ -5,7 +5,7 @@
 //! counts what each exit costs. Instructions say nothing of the time a VM exit itself takes.
 //! `--nested` counts the exits to an outer hypervisor ([`nested`]).
 
-mod figures;
+pub(crate) mod figures;
 pub(crate) mod nested;
 mod nested_boot;
 mod table;

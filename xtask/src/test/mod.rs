@@ -24,6 +24,7 @@ mod runner;
 mod script;
 mod shares;
 mod transcript;
+mod worst;
 
 use std::cell::RefCell;
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2, value_name = "N",
           value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
+    /// Test the hypervisor that counts what exits cost, and show the worst of each reason in Bochs
+    #[arg(long)]
+    count: bool,
 }
 
 /// Where a test runs.
@@ -166,7 +170,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     if chosen.iter().any(|scenario| scenario.tier != Tier::Host) {
         setup::ensure(ws)?;
     }
-    let tally = runner::run(ws, &chosen, args.jobs.into(), args.seed)?;
+    let tally = runner::run(ws, &chosen, args)?;
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 {
         ExitCode::SUCCESS
@@ -188,6 +192,7 @@ mod tests {
             seed: 1,
             list: false,
             jobs: 1,
+            count: false,
         }
     }
 

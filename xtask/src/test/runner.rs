@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use super::{Artifacts, Case, Scenario, Tier, host};
+use super::{Args, Artifacts, Case, Scenario, Tier, host, worst};
+use crate::build;
 use crate::nested::Outer;
 use crate::workspace::Workspace;
 
@@ -35,15 +36,15 @@ impl Tally {
     }
 }
 
-/// Runs the host tier, then all others `jobs` at a time.
-pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize, seed: u64) -> Result<Tally> {
+/// Runs the host tier, then all others `--jobs` at a time.
+pub(super) fn run(ws: &Workspace, chosen: &[Scenario], args: &Args) -> Result<Tally> {
     let mut tally = Tally::default();
     let (on_host, on_machines): (Vec<Scenario>, Vec<Scenario>) = chosen
         .iter()
         .partition(|scenario| scenario.tier == Tier::Host);
     for scenario in on_host {
         let begun = Instant::now();
-        let counts = host::run(ws, &scenario, seed);
+        let counts = host::run(ws, &scenario, args.seed);
         let result = match &counts {
             Ok(counts) if counts.failed == 0 => Ok(()),
             Ok(counts) => Err(anyhow!("{} tests failed (see above)", counts.failed)),
@@ -62,8 +63,19 @@ pub(super) fn run(ws: &Workspace, chosen: &[Scenario], jobs: usize, seed: u64) -
         return Ok(tally);
     }
     eprintln!("Building the hypervisor and the micro-guests (the first time takes minutes)");
-    match Artifacts::build(ws) {
-        Ok(artifacts) => side_by_side(&artifacts, &on_machines, (jobs, seed), &mut tally),
+    let built = if args.count {
+        build::counting_hypervisor(ws).and_then(|built| Artifacts::with(ws, built))
+    } else {
+        Artifacts::build(ws)
+    };
+    match built {
+        Ok(artifacts) => {
+            let jobs = (args.jobs.into(), args.seed);
+            side_by_side(&artifacts, &on_machines, jobs, &mut tally);
+            if args.count {
+                print!("{}", worst::table(&artifacts, &on_machines));
+            }
+        }
         Err(error) => {
             println!(
                 "build FAILED: {error:#}; {} tests cannot run",
