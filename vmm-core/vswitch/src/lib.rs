@@ -16,6 +16,8 @@
 //! * [`Filter`], [`Bucket`]: an interface's rules and its rate limit.
 //! * [`flow`]: which of a receiver's queues a frame goes to.
 //! * [`Counters`]: what became of its frames.
+//! * [`Segments`], [`fill_in_checksum`]: what guests leave to each other and the world outside does
+//!   not do for them.
 //!
 //! A frame is any bytes at all, and its sender may try to be heard as another, to hear what is for
 //! others, or to make the switch forget them. So a port has an address of its own, which nobody
@@ -34,22 +36,29 @@ extern crate alloc;
 extern crate std;
 
 mod bucket;
+mod checksum;
 mod counters;
 mod ethernet;
 mod filter;
 mod flow;
 mod groups;
+mod layout;
 mod network;
 mod packet;
+mod segments;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use bucket::Bucket;
+pub use checksum::fill_in_checksum;
 pub use counters::{Counters, Reason};
 pub use ethernet::{Ethernet, WINDOW};
 pub use filter::Filter;
 pub use flow::flow;
 pub use groups::{MAX_GROUPS, TooManyGroups};
-pub use network::{AttachError, Destination, MAX_PORTS, Network, NotItsAddress, PortId};
+pub use network::{
+    AttachError, Destination, MAX_OUTSIDE, MAX_PORTS, Network, NotItsAddress, PortId,
+};
 pub use packet::{Malformed, Packet};
+pub use segments::{Segment, Segments};

@@ -11,6 +11,8 @@ use crate::table::{Known, Table};
 
 /// The most ports of one network.
 pub const MAX_PORTS: usize = 4096;
+/// The most addresses outside that are remembered at a time.
+pub const MAX_OUTSIDE: u16 = 1024;
 
 /// The number of a port in its network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,7 +46,7 @@ pub struct NotItsAddress;
 pub enum AttachError {
     /// The address is that of a group, or all zeros.
     NoStation,
-    /// Another port has this address.
+    /// Another port has this address, or is the uplink.
     Taken,
     /// There are [`MAX_PORTS`].
     Full,
@@ -60,7 +62,8 @@ impl From<NoMemory> for AttachError {
 
 #[derive(Debug)]
 struct Port {
-    address: MacAddr,
+    /// Its own address; the uplink has none.
+    address: Option<MacAddr>,
     /// Addresses that it may have besides its own.
     limit: u16,
     /// How many it has.
@@ -100,6 +103,36 @@ impl Network {
         if known.is_some_and(|entry| entry.known == Known::Own) {
             return Err(AttachError::Taken);
         }
+        let id = self.add(Some(address), limit)?;
+        if let Some(entry) = known {
+            self.forget(address, entry.port);
+        }
+        self.table.insert(address, id, Known::Own);
+        Ok(id)
+    }
+
+    /// Adds the port behind which the world outside is: any address that is nobody's here may be
+    /// there, and what is for an unknown address goes there. Up to [`MAX_OUTSIDE`] addresses are
+    /// remembered, so that nobody here can take them and nobody else hears what is for them.
+    ///
+    /// # Errors
+    /// [`AttachError`]; a network has one.
+    pub fn attach_uplink(&mut self) -> Result<PortId, AttachError> {
+        if self
+            .ports
+            .iter()
+            .flatten()
+            .any(|port| port.address.is_none())
+        {
+            return Err(AttachError::Taken);
+        }
+        // With room for interfaces, so that those that come and go leave no more memory taken.
+        self.table
+            .reserve(usize::from(MAX_OUTSIDE).saturating_mul(2))?;
+        self.add(None, MAX_OUTSIDE)
+    }
+
+    fn add(&mut self, address: Option<MacAddr>, limit: u16) -> Result<PortId, AttachError> {
         let free = self.ports.iter().position(Option::is_none);
         let index = free.unwrap_or(self.ports.len());
         let id = match u16::try_from(index) {
@@ -113,9 +146,6 @@ impl Network {
         });
         self.table.reserve(addresses)?;
         self.ports.try_reserve(1).map_err(NoMemory::from)?;
-        if let Some(entry) = known {
-            self.forget(address, entry.port);
-        }
         let port = Port {
             address,
             limit,
@@ -127,7 +157,6 @@ impl Network {
             Some(place) => *place = Some(port),
             None => self.ports.try_push(Some(port))?,
         }
-        self.table.insert(address, id, Known::Own);
         Ok(id)
     }
 
@@ -152,7 +181,7 @@ impl Network {
         now: u32,
     ) -> Result<Destination, NotItsAddress> {
         let port = self.port(from).ok_or(NotItsAddress)?;
-        if frame.source != port.address {
+        if Some(frame.source) != port.address {
             self.learn(from, frame.source, now)?;
         }
         let destination = frame.destination;
@@ -225,6 +254,7 @@ impl Network {
     /// Sees to it that `address` is known to be behind the port `from`, whose own it is not.
     fn learn(&mut self, from: PortId, address: MacAddr, now: u32) -> Result<(), NotItsAddress> {
         let port = self.port(from).ok_or(NotItsAddress)?;
+        let is_uplink = port.address.is_none();
         if port.limit == 0 || !address.is_station() {
             return Err(NotItsAddress);
         }
@@ -242,7 +272,12 @@ impl Network {
             None => {}
         }
         if !self.has_room(from, now) {
-            return Err(NotItsAddress);
+            // Nobody says how many there are outside.
+            return if is_uplink {
+                Ok(())
+            } else {
+                Err(NotItsAddress)
+            };
         }
         if let Some(port) = self.port_mut(from) {
             port.learned = port.learned.saturating_add(1);

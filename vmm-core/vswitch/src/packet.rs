@@ -3,30 +3,32 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Types of frames (IEEE 802 "EtherTypes").
-mod ethertype {
-    pub(super) const IPV4: u16 = 0x0800;
+pub(crate) mod ethertype {
+    pub(crate) const IPV4: u16 = 0x0800;
     pub(super) const ARP: u16 = 0x0806;
-    pub(super) const IPV6: u16 = 0x86dd;
+    pub(crate) const IPV6: u16 = 0x86dd;
     /// Tags of virtual LANs: of customers, and of providers around them.
     pub(super) const TAGS: [u16; 2] = [0x8100, 0x88a8];
 }
 
 /// Protocols over IP (IANA, "Assigned Internet Protocol Numbers").
-mod protocol {
+pub(crate) mod protocol {
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
     /// Extension headers of IPv6 behind which others follow.
     pub(super) const HOP_BY_HOP: u8 = 0;
     pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
+    pub(crate) const FRAGMENT: u8 = 44;
     pub(super) const AUTHENTICATION: u8 = 51;
     pub(super) const DESTINATION: u8 = 60;
     /// Those that begin with two port numbers: TCP, UDP, DCCP, SCTP, UDP-Lite.
-    pub(super) const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+    pub(super) const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];
 }
 
 /// Tags that are looked through: a provider's around a customer's.
 const MAX_TAGS: usize = 2;
 /// Extension headers that are looked through.
-const MAX_EXTENSIONS: usize = 8;
+pub(crate) const MAX_EXTENSIONS: usize = 8;
 
 /// The frame claims to be what it is not, or hides what it carries beyond
 /// [`WINDOW`](crate::WINDOW). Whoever filters drops it.
@@ -53,16 +55,8 @@ impl Packet {
     /// [`Malformed`].
     pub fn parse(window: &[u8], length: usize) -> Result<Self, Malformed> {
         let frame = Piece { window, length };
-        // Behind the two addresses.
-        let mut head: usize = 12;
-        let mut kind = frame.word(head)?;
-        for _ in 0..MAX_TAGS {
-            if ethertype::TAGS.contains(&kind) {
-                head = head.saturating_add(4);
-                kind = frame.word(head)?;
-            }
-        }
-        let content = frame.behind(head.saturating_add(2))?;
+        let (kind, content) = frame.kind()?;
+        let content = frame.behind(content)?;
         match kind {
             ethertype::IPV4 => ipv4(content),
             ethertype::IPV6 => ipv6(content),
@@ -84,32 +78,46 @@ impl Packet {
 
 /// A piece of the frame: what can be seen of it, and how long it is.
 #[derive(Clone, Copy)]
-struct Piece<'a> {
+pub(crate) struct Piece<'a> {
     /// The first bytes, or more than there are: `length` counts.
-    window: &'a [u8],
-    length: usize,
+    pub(crate) window: &'a [u8],
+    pub(crate) length: usize,
 }
 
 impl Piece<'_> {
+    /// The type of a frame and where its content begins, behind tags of virtual LANs.
+    pub(crate) fn kind(self) -> Result<(u16, usize), Malformed> {
+        // Behind the two addresses.
+        let mut head: usize = 12;
+        let mut kind = self.word(head)?;
+        for _ in 0..MAX_TAGS {
+            if ethertype::TAGS.contains(&kind) {
+                head = head.saturating_add(4);
+                kind = self.word(head)?;
+            }
+        }
+        Ok((kind, head.saturating_add(2)))
+    }
+
     /// `N` bytes at `offset`, which must not lie beyond the piece and be in sight.
-    fn bytes<const N: usize>(self, offset: usize) -> Result<[u8; N], Malformed> {
+    pub(crate) fn bytes<const N: usize>(self, offset: usize) -> Result<[u8; N], Malformed> {
         let end = offset.saturating_add(N);
         let seen = self.window.get(offset..end).filter(|_| end <= self.length);
         seen.and_then(|seen| seen.first_chunk().copied())
             .ok_or(Malformed)
     }
 
-    fn byte(self, offset: usize) -> Result<u8, Malformed> {
+    pub(crate) fn byte(self, offset: usize) -> Result<u8, Malformed> {
         self.bytes(offset).map(|[byte]| byte)
     }
 
-    fn word(self, offset: usize) -> Result<u16, Malformed> {
+    pub(crate) fn word(self, offset: usize) -> Result<u16, Malformed> {
         self.bytes(offset).map(u16::from_be_bytes)
     }
 
     /// What lies behind `offset`, which must not be beyond the piece. All of it may be out of
     /// sight.
-    fn behind(self, offset: usize) -> Result<Self, Malformed> {
+    pub(crate) fn behind(self, offset: usize) -> Result<Self, Malformed> {
         Ok(Self {
             window: self.window.get(offset..).unwrap_or_default(),
             length: self.length.checked_sub(offset).ok_or(Malformed)?,
@@ -175,7 +183,7 @@ fn ipv6(packet: Piece<'_>) -> Result<Packet, Malformed> {
 }
 
 /// The size of an extension header of IPv6; `None` for what is no such header.
-fn extension(protocol: u8, header: Piece<'_>) -> Result<Option<usize>, Malformed> {
+pub(crate) fn extension(protocol: u8, header: Piece<'_>) -> Result<Option<usize>, Malformed> {
     let units = || header.byte(1).map(usize::from);
     Ok(match protocol {
         protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION => {

@@ -8,7 +8,9 @@ mod bucket;
 mod filter;
 mod model;
 mod network;
+mod offload;
 mod packet;
+mod uplink;
 
 use system::network::MacAddr;
 
