@@ -196,7 +196,7 @@ fn archive() -> Archive<'static> {
     });
     let config = Config {
         domains: [domain()].into_iter().chain(with_devices).collect(),
-        networks: Vec::from([NetworkConfig { name: "lan".into() }]),
+        networks: Vec::from([NetworkConfig::new("lan".into())]),
         ..Config::default()
     };
     let bytes = system::write_archive(&config, &[("kernel", &kernel.build())]);

@@ -115,7 +115,8 @@ fn lines(config: &Config, files: &[File]) -> Vec<String> {
             if vcpus == 1 { "" } else { "s" }
         )
     };
-    config.domains.iter().map(line).collect()
+    let uplinks = config.networks.iter().filter_map(networks::show_uplink);
+    uplinks.chain(config.domains.iter().map(line)).collect()
 }
 
 fn mebibytes(bytes: u64) -> String {

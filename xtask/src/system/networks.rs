@@ -3,7 +3,7 @@
 use ::system::config::{MAX_NAME, is_valid_name};
 use ::system::network::{
     Action, MAX_BURST, MAX_MORE_ADDRESSES, MAX_NETWORKS, MAX_RATE, MAX_RULES, MAX_VIFS, MIN_BURST,
-    MIN_RATE, MacAddr, NetworkConfig, Rate, Rule, VifConfig,
+    MIN_RATE, MacAddr, NetworkConfig, Nic, Rate, Rule, UplinkConfig, VifConfig,
 };
 
 use super::description::{bytes, check, required_text};
@@ -17,7 +17,7 @@ const USUAL_BURST: u64 = 1 << 18;
 /// The networks, and which addresses are taken on them.
 #[derive(Debug, Default)]
 pub(super) struct Networks {
-    names: Vec<String>,
+    configs: Vec<NetworkConfig>,
     taken: Vec<(u16, MacAddr)>,
 }
 
@@ -27,14 +27,20 @@ impl Networks {
         let mut networks = Self::default();
         for mut table in root.tables("network", "[[network]]", problems) {
             let name = required_text(&mut table, "name", r#"name = "lan""#, problems);
+            let uplink = networks.read_uplink(&mut table, problems);
             table.finish(problems);
             if let Some(name) = name {
                 let text = networks.name_problem(&name.value);
                 check(problems, "name", &name, text);
-                networks.names.push(name.value);
+                let name = name.value;
+                networks.configs.push(NetworkConfig { name, uplink });
             }
         }
         networks
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.configs.iter().map(|network| network.name.as_str())
     }
 
     fn name_problem(&self, name: &str) -> Option<String> {
@@ -44,17 +50,60 @@ impl Networks {
                  '_', '.'"
             ));
         }
-        if self.names.len() >= MAX_NETWORKS {
+        if self.configs.len() >= MAX_NETWORKS {
             return Some(format!("there are at most {MAX_NETWORKS} networks"));
         }
-        let twice = self.names.iter().any(|other| other == name);
+        let twice = self.names().any(|other| other == name);
         twice.then(|| format!("two networks are called \"{name}\"; give each its own name"))
+    }
+
+    fn read_uplink(
+        &self,
+        table: &mut Table<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<UplinkConfig> {
+        let example = r#"uplink = "first""#;
+        let is_there = table.has("uplink");
+        let text = table.text("uplink", example, problems);
+        if !is_there {
+            let bounds = ["rate", "burst", "rules", "otherwise"];
+            table.only_with(&bounds, "uplink", example, problems);
+        }
+        let text = text?;
+        let (rate, rules, otherwise) = read_bounds(table, problems);
+        let nic = Nic::parse(&text.value);
+        let problem = match nic {
+            None => Some(format!(
+                "\"{}\" names no network card; write \"first\", its address such as \
+                 \"52:54:00:12:34:56\", or its place such as \"00:03.0\"",
+                text.value
+            )),
+            Some(nic) => self.card_problem(nic),
+        };
+        check(problems, "uplink", &text, problem);
+        Some(UplinkConfig {
+            nic: nic?,
+            rate,
+            rules,
+            otherwise,
+        })
+    }
+
+    fn card_problem(&self, nic: Nic) -> Option<String> {
+        let has_it = |network: &&NetworkConfig| {
+            let uplink = network.uplink.as_ref();
+            uplink.is_some_and(|uplink| uplink.nic == nic)
+        };
+        let other = self.configs.iter().find(has_it)?;
+        Some(format!(
+            "network \"{}\" has this uplink, too; a network card belongs to one network",
+            other.name
+        ))
     }
 
     /// The networks as the archive describes them.
     pub(super) fn configs(self) -> Vec<NetworkConfig> {
-        let config = |name| NetworkConfig { name };
-        self.names.into_iter().map(config).collect()
+        self.configs
     }
 
     /// Reads the tables of one domain, which has this name.
@@ -91,10 +140,7 @@ impl Networks {
         let network = required_text(&mut table, "network", r#"network = "lan""#, problems);
         let mac = table.text("mac", r#"mac = "02:00:00:00:00:01""#, problems);
         let more = table.number("more_addresses", "more_addresses = 8", problems);
-        let rate = read_rate(&mut table, problems);
-        let rules = read_rules(&mut table, problems);
-        let actions = [("allow", Action::Allow), ("deny", Action::Deny)];
-        let otherwise = table.choice("otherwise", &actions, problems);
+        let (rate, rules, otherwise) = read_bounds(&mut table, problems);
         table.finish(problems);
 
         let network = self.find(&network?, problems)?;
@@ -126,12 +172,11 @@ impl Networks {
     }
 
     fn find(&self, network: &Located<String>, problems: &mut Vec<Problem>) -> Option<u16> {
-        let names = || self.names.iter().map(String::as_str);
-        let found = names().position(|name| name == network.value);
+        let found = self.names().position(|name| name == network.value);
         if let Some(found) = found {
             return u16::try_from(found).ok();
         }
-        let remedy = match nearest(names(), &network.value) {
+        let remedy = match nearest(self.names(), &network.value) {
             Some(known) => format!("did you mean \"{known}\"?"),
             None => format!(
                 "describe it by a [[network]] table with `name = \"{}\"`",
@@ -170,6 +215,17 @@ fn read_more(more: &Located<u32>, problems: &mut Vec<Problem>) -> u16 {
     });
     check(problems, "more_addresses", more, problem);
     limit.unwrap_or(0)
+}
+
+/// What may pass: how much, and which packets.
+fn read_bounds(
+    table: &mut Table<'_>,
+    problems: &mut Vec<Problem>,
+) -> (Option<Rate>, Vec<Rule>, Action) {
+    let rate = read_rate(table, problems);
+    let rules = read_rules(table, problems);
+    let actions = [("allow", Action::Allow), ("deny", Action::Deny)];
+    (rate, rules, table.choice("otherwise", &actions, problems))
 }
 
 fn read_rate(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Option<Rate> {
@@ -219,14 +275,28 @@ fn read_rules(table: &mut Table<'_>, problems: &mut Vec<Problem>) -> Vec<Rule> {
     rules
 }
 
+/// A network with an uplink in the report of what was packed.
+pub(super) fn show_uplink(network: &NetworkConfig) -> Option<String> {
+    let uplink = network.uplink.as_ref()?;
+    Some(format!(
+        "network {}: uplink {}{}",
+        network.name,
+        uplink.nic,
+        show_rules(&uplink.rules)
+    ))
+}
+
+fn show_rules(rules: &[Rule]) -> String {
+    match rules.len() {
+        0 => String::new(),
+        1 => " under 1 rule".to_owned(),
+        count => format!(" under {count} rules"),
+    }
+}
+
 /// An interface in the report of what was packed.
 pub(super) fn show(vif: &VifConfig, networks: &[NetworkConfig]) -> String {
     let network = networks.get(usize::from(vif.network));
     let network = network.map_or("", |network| network.name.as_str());
-    let rules = match vif.rules.len() {
-        0 => String::new(),
-        1 => " under 1 rule".to_owned(),
-        count => format!(" under {count} rules"),
-    };
-    format!(", {} on {network}{rules}", vif.mac)
+    format!(", {} on {network}{}", vif.mac, show_rules(&vif.rules))
 }

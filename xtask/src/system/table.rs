@@ -78,6 +78,11 @@ impl<'t> Table<'t> {
         None
     }
 
+    /// Whether `key` is there. Before any other method for the key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     /// Complains when `key` is not there. Before any other method for the key.
     pub(super) fn require(
         &self,
@@ -85,7 +90,7 @@ impl<'t> Table<'t> {
         example: &str,
         problems: &mut Vec<Problem>,
     ) -> bool {
-        let there = self.entries.iter().any(|entry| entry.key == key);
+        let there = self.has(key);
         if !there {
             problems.push(Problem {
                 at: self.at,
@@ -94,6 +99,27 @@ impl<'t> Table<'t> {
             });
         }
         there
+    }
+
+    /// Complains about the `others`, which mean nothing without `key`, such as in the example.
+    pub(super) fn only_with(
+        &mut self,
+        others: &[&'static str],
+        key: &str,
+        example: &str,
+        problems: &mut Vec<Problem>,
+    ) {
+        for &other in others {
+            let at = self.entries.iter().find(|entry| entry.key == other);
+            let at = at.map(|entry| entry.at);
+            if self.take(other).is_some() {
+                problems.push(Problem {
+                    at: at.unwrap_or(self.at),
+                    key: other.into(),
+                    text: format!("it means nothing without `{key}`; add for example `{example}`"),
+                });
+            }
+        }
     }
 
     pub(super) fn text(

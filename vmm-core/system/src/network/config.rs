@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, MacAddr, Rule};
+use super::{Action, MacAddr, Rule, UplinkConfig};
 use crate::config::{DomainConfig, MAX_NAME, is_valid_name};
 
 /// The most networks of one host.
@@ -25,11 +25,21 @@ pub const MIN_BURST: u64 = 1 << 16;
 /// The largest burst.
 pub const MAX_BURST: u64 = 1 << 32;
 
-/// A network: its interfaces hear each other, and nobody else.
+/// A network: its interfaces hear each other, and nobody else but those behind its uplink.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NetworkConfig {
     /// The name, for people.
     pub name: String,
+    /// Its way to the world outside.
+    pub uplink: Option<UplinkConfig>,
+}
+
+impl NetworkConfig {
+    /// A network without an uplink.
+    #[must_use]
+    pub const fn new(name: String) -> Self {
+        Self { name, uplink: None }
+    }
 }
 
 /// An interface of a domain.
@@ -100,23 +110,50 @@ impl VifConfig {
                 self.more_addresses
             ));
         }
-        if self.rate.is_some_and(|rate| !rate.is_valid()) {
-            return Some(format!(
-                "has a rate or a burst that cannot be: give it {MIN_RATE} to {MAX_RATE} bytes a \
-                 second and {MIN_BURST} to {MAX_BURST} bytes at once"
-            ));
-        }
-        if self.rules.len() > MAX_RULES {
-            return Some(format!(
-                "has {} rules: at most {MAX_RULES} fit",
-                self.rules.len()
-            ));
-        }
-        let bad = self.rules.iter().position(|rule| !rule.is_valid())?;
-        Some(format!(
-            "has a rule {bad} that fits nothing: correct its addresses or ports"
-        ))
+        bounds_mistake(self.rate, &self.rules)
     }
+}
+
+/// Cause and remedy of a mistake in what may pass.
+fn bounds_mistake(rate: Option<Rate>, rules: &[Rule]) -> Option<String> {
+    if rate.is_some_and(|rate| !rate.is_valid()) {
+        return Some(format!(
+            "has a rate or a burst that cannot be: give it {MIN_RATE} to {MAX_RATE} bytes a \
+             second and {MIN_BURST} to {MAX_BURST} bytes at once"
+        ));
+    }
+    if rules.len() > MAX_RULES {
+        let count = rules.len();
+        return Some(format!("has {count} rules: at most {MAX_RULES} fit"));
+    }
+    let bad = rules.iter().position(|rule| !rule.is_valid())?;
+    Some(format!(
+        "has a rule {bad} that fits nothing: correct its addresses or ports"
+    ))
+}
+
+/// Cause and remedy of a mistake in the uplink of a network, given the networks before it.
+fn uplink_mistake(network: &NetworkConfig, before: &[NetworkConfig]) -> Option<String> {
+    let uplink = network.uplink.as_ref()?;
+    let name = &network.name;
+    if !uplink.nic.is_valid() {
+        return Some(format!(
+            "the uplink of network `{name}` cannot be {}: name a network card",
+            uplink.nic
+        ));
+    }
+    if let Some(text) = bounds_mistake(uplink.rate, &uplink.rules) {
+        return Some(format!("the uplink of network `{name}` {text}"));
+    }
+    let has_it = |other: &&NetworkConfig| {
+        let other = other.uplink.as_ref();
+        other.is_some_and(|other| other.nic == uplink.nic)
+    };
+    let other = before.iter().find(has_it)?;
+    Some(format!(
+        "networks `{}` and `{name}` have the same uplink, {}: give each its own network card",
+        other.name, uplink.nic
+    ))
 }
 
 /// Cause and remedy of a mistake in the networks and who is on them.
@@ -139,6 +176,10 @@ pub(crate) fn mistake(networks: &[NetworkConfig], domains: &[DomainConfig]) -> O
             return Some(format!(
                 "two networks are called `{name}`: give each its own name"
             ));
+        }
+        let before = networks.get(..index).unwrap_or_default();
+        if let Some(text) = uplink_mistake(network, before) {
+            return Some(text);
         }
     }
     let mut used = Vec::new();
@@ -172,7 +213,7 @@ pub(crate) fn mistake(networks: &[NetworkConfig], domains: &[DomainConfig]) -> O
 mod tests {
     use super::{NetworkConfig, Rate, VifConfig, mistake};
     use crate::config::{DomainConfig, FileId, MemoryBacking, OnReboot};
-    use crate::network::{MacAddr, Prefix, Rule};
+    use crate::network::{MacAddr, Nic, Prefix, Rule, UplinkConfig};
     use crate::quotas::Quotas;
     use crate::share::Share;
     use alloc::string::String;
@@ -197,9 +238,7 @@ mod tests {
     }
 
     fn text(networks: &[&str], change: impl FnOnce(&mut VifConfig)) -> String {
-        let network = |name: &&str| NetworkConfig {
-            name: (*name).into(),
-        };
+        let network = |name: &&str| NetworkConfig::new((*name).into());
         let networks: Vec<_> = networks.iter().map(network).collect();
         let mut vif = VifConfig::new(0, "b", 0);
         change(&mut vif);
@@ -253,8 +292,31 @@ mod tests {
         };
         assert!(of_vif(|vif| vif.rules = [Rule::default(), rule].into()).contains("has a rule 1"));
         let many = domain("c", alloc::vec![VifConfig::new(0, "c", 0); 17]);
-        let one = [NetworkConfig { name: "lan".into() }];
+        let one = [NetworkConfig::new("lan".into())];
         let told = mistake(&one, &[many]).unwrap();
         assert_eq!(told, "domain `c` has 17 interfaces: at most 16 fit");
+    }
+
+    #[test]
+    fn each_mistake_in_an_uplink_is_named() {
+        let network = |name: &str, nic| NetworkConfig {
+            uplink: Some(UplinkConfig::new(nic)),
+            ..NetworkConfig::new(name.into())
+        };
+        let told = |networks: &[NetworkConfig]| mistake(networks, &[]).unwrap_or_default();
+        let first = network("lan", Nic::First);
+        let card = Nic::parse("52:54:00:12:34:56").unwrap();
+        assert_eq!(told(&[first.clone(), network("wan", card)]), "");
+        assert_eq!(
+            told(&[first.clone(), network("wan", Nic::First)]),
+            "networks `lan` and `wan` have the same uplink, first: give each its own network card"
+        );
+        let none = Nic::Address(MacAddr::BROADCAST);
+        assert!(told(&[network("lan", none)]).contains("cannot be ff:ff:ff:ff:ff:ff"));
+        let mut limited = first;
+        if let Some(uplink) = &mut limited.uplink {
+            uplink.rules = [Rule::default(); 257].into();
+        }
+        assert!(told(&[limited]).starts_with("the uplink of network `lan` has 257 rules"));
     }
 }
