@@ -152,6 +152,7 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
         archive: memory::archive(&loaded),
         cpus,
         disks,
+        cards: &[],
         tsc_khz: rates.tsc_khz,
         entry_tsc,
         wall_clock_seconds: seconds,

@@ -7,6 +7,7 @@
 use abi::{Hpa, PAGE_SIZE};
 
 use crate::storage::BlockDevice;
+use crate::network::NetworkCard;
 
 /// A run of physical memory, page aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +64,8 @@ pub struct BootInfo {
     pub cpus: &'static [PhysicalCpu],
     /// The disks that boot has drivers for.
     pub disks: &'static [&'static dyn BlockDevice],
+    /// The network cards that boot has drivers for.
+    pub cards: &'static [&'static dyn NetworkCard],
     /// TSC ticks per millisecond, measured.
     pub tsc_khz: u64,
     /// The TSC at the hypervisor's first instruction.

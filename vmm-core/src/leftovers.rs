@@ -1,5 +1,6 @@
 //! What guests ask of consoles beyond their share of one exit, and of devices before these are
-//! connected: the boot pCPU does it for them, in rounds, a share for each domain in every round.
+//! connected, and what comes in from outside beyond that of one go: the boot pCPU does it, in rounds, a
+//! share for each domain and each uplink in every round.
 //!
 //! A guest can see to it that there is always something left. So between two rounds vCPUs have
 //! the pCPU for a while; with none to run, the rounds follow each other.
@@ -11,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::storage::claims;
 use crate::time::{self, Tsc};
-use crate::{backend, console};
+use crate::{backend, console, network};
 
 /// How long vCPUs have the boot pCPU between two rounds, in microseconds.
 const REST_US: u64 = 1_000;
@@ -22,7 +23,7 @@ static LAST_ROUND: AtomicU64 = AtomicU64::new(0);
 /// True when something is left.
 #[must_use]
 pub fn any() -> bool {
-    console::has_more() || backend::has_more()
+    console::has_more() || backend::has_more() || network::has_more()
 }
 
 /// When the next round is due, or a disk is to be looked at; never while nothing is left.
@@ -41,6 +42,7 @@ pub fn serve() {
     claims::look(Tsc::now());
     console::serve_more();
     backend::serve_more();
+    network::serve_more();
     LAST_ROUND.store(Tsc::now().0, Ordering::Relaxed);
 }
 

@@ -61,13 +61,13 @@ pub fn start(boot: BootInfo) -> ! {
     }
     let vmx = enter_vmx();
     storage::claims::init(boot.disks, machine::config(), boot.direct_map_limit);
+    network::init(&machine::config().networks, boot.cards);
     let census = frames().census();
     stats::note_start(&census);
     frames().set_reserve(RESERVE.min(census.total / 16));
     READY.store(true, Ordering::Release);
     emulate::prepare();
     store::init();
-    network::init(&machine::config().networks);
     build_all(&mut sched::join(&vmx));
     sched::cpu_loop(&vmx)
 }

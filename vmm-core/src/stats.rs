@@ -16,8 +16,8 @@ use crate::machine;
 use crate::mm::directmap::to_usize;
 use crate::mm::frame::{Census, frames};
 use crate::mm::p2m::PageCounts;
-use crate::percpu;
 use crate::time::Tsc;
+use crate::{network, percpu};
 
 /// Basic exit reasons that are counted one by one; higher ones share the last place.
 const REASONS: usize = 80;
@@ -241,6 +241,7 @@ pub fn report_end(id: DomId, name: &str) {
 /// Reports the machine's memory at the end of the run: whether all frames are accounted for, and
 /// what is in whose hands.
 pub fn report_host() {
+    network::report();
     let (census, adds_up) = frames().audit();
     let granted: u64 = list::all()
         .filter_map(|domain| Some(domain.p2m.try_read()?.foreign_pages()))

@@ -1,5 +1,7 @@
 //! A frame in its sender's pages.
 
+use core::ops::Range;
+
 use abi::netif::{MIN_SLOTS, extra};
 use abi::{GrantRef, PAGE_SIZE};
 use heapless::Vec;
@@ -93,6 +95,53 @@ impl Frame {
         }
     }
 
+    /// A frame of one piece of a page that `grants` has behind `gref`; `None` if it cannot be.
+    #[must_use]
+    pub fn whole(gref: GrantRef, offset: u16, len: u16, grants: &impl Grants) -> Option<Self> {
+        let mut frame = Self::new();
+        frame.len = len.into();
+        let piece = Piece::new(gref.0, offset, len)?;
+        frame.pieces.push(piece).ok()?;
+        (frame.len >= MIN_FRAME).then_some(())?;
+        frame.copy_head(grants)?;
+        Some(frame)
+    }
+
+    /// How it is to be cut into segments, if it is.
+    #[must_use]
+    pub const fn gso(&self) -> Option<Gso> {
+        self.gso
+    }
+
+    /// Whether the checksum of the transport header is left to others.
+    #[must_use]
+    pub const fn checksum_is_blank(&self) -> bool {
+        self.checksum_is_blank
+    }
+
+    /// Copies the bytes of a range of it to `offset` in a page that has room for them; `None` when
+    /// it has no such bytes, or a page of the sender's is not granted any more.
+    #[must_use]
+    pub fn copy_range(
+        &self,
+        range: Range<usize>,
+        page: &SharedPage,
+        offset: usize,
+        sender: &impl Grants,
+    ) -> Option<()> {
+        let len = range.len();
+        let mut cursor = Cursor::default();
+        while cursor.at < range.start {
+            let piece = self.pieces.get(cursor.piece)?;
+            let step = usize::from(piece.len).min(range.start.saturating_sub(cursor.at));
+            cursor.advance(step);
+            if cursor.at < range.start {
+                cursor.next_piece();
+            }
+        }
+        self.copy(&mut cursor, len, (page, offset), sender)
+    }
+
     /// Its length in bytes, [`MIN_FRAME`] to [`MAX_FRAME`].
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -129,16 +178,16 @@ impl Frame {
         Some(())
     }
 
-    /// Copies `len` bytes from the place of `cursor` on to the beginning of a page, and moves the
+    /// Copies `len` bytes from the place of `cursor` on to an offset in a page, and moves the
     /// cursor behind them; `None` when a page of the sender's is not granted any more.
     pub(super) fn copy(
         &self,
         cursor: &mut Cursor,
         len: usize,
-        page: &SharedPage,
+        (page, offset): (&SharedPage, usize),
         sender: &impl Grants,
     ) -> Option<()> {
-        let mut done = 0;
+        let mut done: usize = 0;
         while done < len {
             let piece = self.pieces.get(cursor.piece)?;
             let left = usize::from(piece.len).saturating_sub(cursor.offset);
@@ -152,11 +201,11 @@ impl Frame {
             if head.is_empty() {
                 let from = usize::from(piece.offset).saturating_add(cursor.offset);
                 sender.with_page(piece.gref, false, |source| {
-                    page.copy_from(done, source, from, now);
+                    page.copy_from(offset.saturating_add(done), source, from, now);
                 })?;
             } else {
                 now = now.min(head.len());
-                page.write(done, head.get(..now)?);
+                page.write(offset.saturating_add(done), head.get(..now)?);
             }
             cursor.advance(now);
             done = done.saturating_add(now);

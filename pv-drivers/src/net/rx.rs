@@ -139,7 +139,7 @@ impl<P: Deref<Target = SharedPage>> Rx<P> {
                 self.slot(delivery)?;
             }
             let len = left.min(PAGE_SIZE);
-            let fill = |page: &SharedPage| frame.copy(&mut cursor, len, page, sender);
+            let fill = |page: &SharedPage| frame.copy(&mut cursor, len, (page, 0), sender);
             let filled = receiver.with_page(GrantRef(gref), true, fill);
             filled.flatten().ok_or(Undelivered::NotGranted)?;
             let size = u16::try_from(len).unwrap_or(u16::MAX);

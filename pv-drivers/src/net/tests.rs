@@ -11,7 +11,7 @@ use abi::{GrantRef, PAGE_SIZE};
 use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
-use super::{Gso, MAX_FRAME, MIN_FRAME, Offers, Rx, Taken, Tx, Undelivered, Unusable};
+use super::{Frame, Gso, MAX_FRAME, MIN_FRAME, Offers, Rx, Taken, Tx, Undelivered, Unusable};
 use crate::grants::Grants;
 use crate::ring::{Front, Memory};
 use crate::shared_page::SharedPage;
@@ -386,6 +386,25 @@ fn pages_that_are_not_granted_cost_the_frame_and_nothing_else() {
 }
 
 #[test]
+fn a_frame_of_one_piece_is_as_one_that_was_sent() {
+    let source = Guest::new(2);
+    let sent = bytes(1000);
+    source.0[1].view().write(2048, &sent);
+    let mut frame = Frame::whole(GrantRef(1), 2048, 1000, &source).unwrap();
+    let mut bench = Bench::new(Offers::default());
+    bench.give(0, 1);
+    assert_eq!(
+        bench.rx.deliver(&mut frame, &source, &bench.receiver),
+        Ok(())
+    );
+    let _ = bench.rx.publish();
+    let (received, flags, gso) = bench.receive();
+    assert!(received == sent && flags == 0 && gso.is_none());
+    let none = |gref, offset, len| Frame::whole(GrantRef(gref), offset, len, &source).is_none();
+    assert!(none(1, 0, 13) && none(1, 4090, 14) && none(2, 0, 14));
+}
+
+#[test]
 fn groups_come_without_a_frame() {
     let mut bench = Bench::new(ALL);
     for (kind, wanted) in [(extra::MCAST_ADD, true), (extra::MCAST_DEL, false)] {
@@ -512,6 +531,37 @@ proptest! {
             prop_assert_eq!(bench.deliver(), Ok(()));
             let (received, ..) = bench.receive();
             prop_assert!(received == sent);
+        }
+    }
+
+    /// Whichever part of a frame is asked for, its bytes are copied, and no others.
+    #[test]
+    fn parts_of_a_frame_are_copied(
+        len in MIN_FRAME..9000,
+        wanted in proptest::collection::vec(any::<usize>(), 0..5),
+        from in any::<usize>(),
+        size in any::<usize>(),
+        offset in 0_usize..100,
+    ) {
+        let cuts = cuts(len, &wanted);
+        if fits(len, &cuts) {
+            let mut bench = Bench::new(ALL);
+            let sent = bytes(len);
+            bench.send(&sent, &cuts, 0, &[]);
+            bench.take_frame();
+            let from = from % (len + 1);
+            let size = size % (len - from + 1).min(PAGE_SIZE - offset);
+            let target = TestPage::new();
+            let frame = bench.tx.frame();
+            let copied = frame.copy_range(from..from + size, &target.view(), offset, &bench.sender);
+            prop_assert_eq!(copied, Some(()));
+            let mut page = [0; PAGE_SIZE];
+            target.view().read(0, &mut page);
+            prop_assert_eq!(&page[offset..offset + size], &sent[from..from + size]);
+            let written = page.iter().filter(|byte| **byte != 0).count();
+            prop_assert!(written <= size);
+            let beyond = frame.copy_range(len..len + 1, &target.view(), 0, &bench.sender);
+            prop_assert_eq!(beyond, None);
         }
     }
 

@@ -35,6 +35,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use abi::DomId;
 use abi::xenbus::XenbusState;
 use pv_drivers::blk::{IoError, Tag};
+use pv_drivers::grants::Grants;
+use pv_drivers::net::Frame;
 use pv_drivers::xenbus::back::{Step, step};
 use spin::Mutex;
 use system::{Archive, ArchiveError, DomainConfig};
@@ -42,6 +44,7 @@ use xenstore::Control;
 
 use crate::domain::{Domain, list};
 use crate::evtchn::DeviceQueue;
+use crate::network::Member;
 use crate::storage::Origin;
 use crate::{percpu, store};
 
@@ -211,6 +214,11 @@ pub fn answer(origin: &Origin, tag: Tag, result: Result<(), IoError>) {
             device.leave(1u32.checked_shl(queue.queue.into()).unwrap_or(0));
         }
     }
+}
+
+/// Gives a frame from outside to an interface; false when there is no such one any more.
+pub(crate) fn deliver(frame: &mut Frame, sender: &impl Grants, member: Member) -> bool {
+    vif::deliver(frame, sender, member)
 }
 
 /// Takes a step for each queue that was left.

@@ -87,6 +87,7 @@ pub fn cpu_loop(vmx: &VmxOn) -> ! {
 fn turn(cpu: &PerCpu, vmx: &VmxOn) -> bool {
     if cpu.id == 0 {
         crate::console::poll();
+        crate::network::serve_arrived();
         if leftovers::due() <= Tsc::now() {
             leftovers::serve();
         }

@@ -138,7 +138,7 @@ fn start() {
         phys_bits: PHYS_BITS,
     });
     store::init();
-    network::init(&machine::config().networks);
+    network::init(&machine::config().networks, &[]);
 }
 
 fn boot_info() -> BootInfo {
@@ -156,6 +156,7 @@ fn boot_info() -> BootInfo {
         boot_memory: NOWHERE,
         direct_map_limit: abi::Hpa::new(0),
         archive: None,
+        cards: &[],
         cpus: CPUS,
         disks: &[],
         tsc_khz: 1_000_000,

@@ -1,4 +1,4 @@
-//! What became of the frames of an interface.
+//! What became of the frames of an interface or an uplink.
 
 use core::fmt;
 
@@ -90,8 +90,13 @@ impl Counters {
 
     /// Counts one that was dropped.
     pub fn drop(&mut self, reason: Reason) {
+        self.drop_many(reason, 1);
+    }
+
+    /// Counts so many that were dropped.
+    pub fn drop_many(&mut self, reason: Reason, frames: u64) {
         if let Some(count) = self.dropped.get_mut(reason.index()) {
-            *count = count.wrapping_add(1);
+            *count = count.wrapping_add(frames);
         }
     }
 

@@ -4,6 +4,7 @@
 //!  sender's event --> Vif::serve --> send: whose is it, may it, where to (network::Network)
 //!                                      |
 //!                                      +--> receive, of each who hears it --> their event
+//!                                      +--> the network's uplink
 //! ```
 //!
 //! A frame is delivered in the very exit in which its sender's event comes. The two halves of an
@@ -21,6 +22,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use abi::{EvtchnPort, GrantRef};
+use pv_drivers::grants::Grants;
 use pv_drivers::net::{Frame, Offers};
 use pv_drivers::ring::Broken;
 use spin::Mutex;
@@ -236,7 +238,7 @@ impl fmt::Display for Vif {
 
 /// Gives a frame to another interface and tells its front end; false when there is no such
 /// interface any more.
-fn deliver(frame: &mut Frame, sender: Front<'_>, member: Member) -> bool {
+pub(super) fn deliver(frame: &mut Frame, sender: &impl Grants, member: Member) -> bool {
     let Some(domain) = list::by_id(member.domain) else {
         return false;
     };

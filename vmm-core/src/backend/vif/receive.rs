@@ -1,6 +1,7 @@
 //! The half of an interface that receives, as its guest sees it.
 
 use abi::{EvtchnPort, GrantRef};
+use pv_drivers::grants::Grants;
 use pv_drivers::net::{Frame, Offers, Rx, Undelivered};
 use pv_drivers::ring::Broken;
 use system::network::Direction;
@@ -82,7 +83,7 @@ impl Receiver {
     pub(super) fn receive(
         &mut self,
         frame: &mut Frame,
-        sender: Front<'_>,
+        sender: &impl Grants,
         own: Front<'_>,
         filter: &Filter,
     ) -> Result<Option<(EvtchnPort, u16)>, Broken> {
@@ -95,7 +96,7 @@ impl Receiver {
             counters.drop(Reason::Filtered);
             return Ok(None);
         }
-        match channel.rx.deliver(frame, &sender, &own) {
+        match channel.rx.deliver(frame, sender, &own) {
             Ok(()) => counters.count(u32::try_from(frame.len()).unwrap_or(u32::MAX)),
             Err(Undelivered::NoRoom | Undelivered::NotGranted) => counters.drop(Reason::NoRoom),
             Err(Undelivered::NotOffered) => counters.drop(Reason::NotOffered),

@@ -10,7 +10,7 @@ use vswitch::{Bucket, Counters, Ethernet, Filter, PortId, Reason};
 use super::deliver;
 use crate::backend::driver::Outcome;
 use crate::backend::front::{Front, Mapped, Refusal};
-use crate::network::{Network, Route};
+use crate::network::{Network, Place, Route};
 
 /// Frames, and pages of them for each who hears them, that one front end sends in one step. A frame is
 /// not cut, so those of 64 KiB go one at a time.
@@ -94,18 +94,15 @@ impl Sender {
             bucket,
             counters: &mut self.counters,
             left: STEP,
+            went_out: false,
         };
-        let mut outcome = Outcome::default();
-        loop {
-            outcome.more = !turn.send_all(channel)?;
-            if channel.tx.publish() {
-                outcome.notify = Some(channel.port);
-            }
-            // Who has more to do looks again by itself.
-            if outcome.more || !channel.tx.rearm()? {
-                return Ok(outcome);
-            }
+        let outcome = turn.serve(channel);
+        if turn.went_out
+            && let Some(uplink) = network.uplink()
+        {
+            uplink.publish();
         }
+        outcome
     }
 }
 
@@ -118,9 +115,25 @@ struct Turn<'a> {
     counters: &'a mut Counters,
     /// What is left of the step.
     left: usize,
+    /// The uplink has frames that its card does not know of.
+    went_out: bool,
 }
 
 impl Turn<'_> {
+    fn serve(&mut self, channel: &mut Channel) -> Result<Outcome, Unusable> {
+        let mut outcome = Outcome::default();
+        loop {
+            outcome.more = !self.send_all(channel)?;
+            if channel.tx.publish() {
+                outcome.notify = Some(channel.port);
+            }
+            // Who has more to do looks again by itself.
+            if outcome.more || !channel.tx.rearm()? {
+                return Ok(outcome);
+            }
+        }
+    }
+
     /// Sends what waits, as far as the step goes; true when nothing is left.
     fn send_all(&mut self, channel: &mut Channel) -> Result<bool, Unusable> {
         while self.left != 0 {
@@ -165,10 +178,7 @@ impl Turn<'_> {
             }
         };
         let reached = match route {
-            Route::One(member) => {
-                self.spend(frame);
-                deliver(channel.tx.frame_mut(), self.front, member)
-            }
+            Route::One(place) => self.deliver(channel.tx.frame_mut(), place),
             Route::Hearers => {
                 channel.round = Some(Round {
                     destination: ethernet.destination,
@@ -207,19 +217,29 @@ impl Turn<'_> {
     fn go_round(&mut self, channel: &mut Channel, round: Round) -> Option<Round> {
         let Round { destination, after } = round;
         let next = self.network.next_hearer(channel.place, destination, after);
-        let (port, member) = next?;
-        let frame = channel.tx.frame_mut();
-        self.spend(frame);
+        let (port, place) = next?;
         // Whoever is gone meanwhile hears nothing.
-        deliver(frame, self.front, member);
+        self.deliver(channel.tx.frame_mut(), place);
         Some(Round {
             after: Some(port),
             ..round
         })
     }
 
-    const fn spend(&mut self, frame: &Frame) {
-        self.left = self.left.saturating_sub(frame.len().div_ceil(PAGE_SIZE));
+    /// Gives a frame to one who hears it; false when there is no such one any more.
+    fn deliver(&mut self, frame: &mut Frame, place: Place) -> bool {
+        let pages = frame.len().div_ceil(PAGE_SIZE);
+        let (reached, work) = match place {
+            Place::Vif(member) => (deliver(frame, &self.front, member), pages),
+            Place::Uplink => {
+                self.went_out = true;
+                let uplink = self.network.uplink();
+                let sent = uplink.map(|uplink| uplink.send(frame, &self.front));
+                (sent.is_some(), sent.unwrap_or(0).max(pages))
+            }
+        };
+        self.left = self.left.saturating_sub(work);
+        reached
     }
 }
 
