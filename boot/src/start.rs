@@ -141,7 +141,7 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
         log::warn!("no IOAPIC has COM1's line: the console is polled");
         serial::send_at_once();
     }
-    let disks = device::init(firmware.mcfg, &memory, lines, rates.tsc_khz);
+    let devices = device::init(firmware.mcfg, &memory, lines, rates.tsc_khz);
     let listed = firmware.madt.as_ref().map_or(&[][..], |madt| &madt.cpus);
     let cpus = start_cpus(listed, apic_id, &memory, rates.tsc_khz);
     let boot_info = BootInfo {
@@ -151,8 +151,8 @@ extern "C" fn on_own_stack(found: *mut Found) -> ! {
         direct_map_limit: memory.limit,
         archive: memory::archive(&loaded),
         cpus,
-        disks,
-        cards: &[],
+        disks: devices.disks,
+        cards: devices.cards,
         tsc_khz: rates.tsc_khz,
         entry_tsc,
         wall_clock_seconds: seconds,

@@ -19,6 +19,32 @@ pub trait Registers {
     fn write32(&self, at: usize, value: u32);
 }
 
+impl<R: Registers> Registers for &R {
+    fn read8(&self, at: usize) -> u8 {
+        (**self).read8(at)
+    }
+
+    fn read16(&self, at: usize) -> u16 {
+        (**self).read16(at)
+    }
+
+    fn read32(&self, at: usize) -> u32 {
+        (**self).read32(at)
+    }
+
+    fn write8(&self, at: usize, value: u8) {
+        (**self).write8(at, value);
+    }
+
+    fn write16(&self, at: usize, value: u16) {
+        (**self).write16(at, value);
+    }
+
+    fn write32(&self, at: usize, value: u32) {
+        (**self).write32(at, value);
+    }
+}
+
 /// Memory that the device reads and writes too, one piece in its address space.
 ///
 /// Offsets are in bytes. Behind the end reads give zero and writes are lost. What was written here

@@ -27,6 +27,7 @@ extern crate std;
 mod access;
 pub mod ata;
 pub mod block;
+pub mod e1000;
 pub mod mcfg;
 pub mod pci;
 #[cfg(test)]

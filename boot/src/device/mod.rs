@@ -6,12 +6,14 @@
 mod ata;
 mod config;
 mod dma;
+mod e1000;
 pub(crate) mod interrupts;
 mod registers;
 
 use devices::mcfg::{MAX_RANGES, Range};
 use devices::pci::{self, Command, Function};
 use heapless::Vec;
+use vmm_core::network::NetworkCard;
 use vmm_core::storage::BlockDevice;
 use vmm_core::time::Tsc;
 use vmx::cpu::tsc;
@@ -45,6 +47,14 @@ struct Owned<'a> {
 #[derive(Debug, Default)]
 struct Found {
     disks: alloc::vec::Vec<&'static dyn BlockDevice>,
+    cards: alloc::vec::Vec<&'static dyn NetworkCard>,
+}
+
+/// What the core may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Devices {
+    pub(crate) disks: &'static [&'static dyn BlockDevice],
+    pub(crate) cards: &'static [&'static dyn NetworkCard],
 }
 
 /// Finds devices and starts their drivers. On the only CPU that runs.
@@ -53,7 +63,7 @@ pub(crate) fn init(
     memory: &Memory,
     lines: Lines<'_>,
     tsc_khz: u64,
-) -> &'static [&'static dyn BlockDevice] {
+) -> Devices {
     let machine = Machine {
         config: Space::new(ranges, memory),
         memory,
@@ -76,7 +86,10 @@ pub(crate) fn init(
         };
         drive(&owned, &mut found);
     }
-    found.disks.leak()
+    Devices {
+        disks: found.disks.leak(),
+        cards: found.cards.leak(),
+    }
 }
 
 /// Hands a function to its driver, if there is one.
@@ -87,6 +100,8 @@ fn drive(device: &Owned<'_>, found: &mut Found) {
     // Mass storage, IDE.
     if (class, subclass) == (1, 1) {
         ata::start(device, &mut found.disks);
+    } else if e1000::is_card(device) {
+        e1000::start(device, &mut found.cards);
     }
 }
 
