@@ -6,8 +6,8 @@
 
 use abi::{Hpa, PAGE_SIZE};
 
-use crate::storage::BlockDevice;
 use crate::network::NetworkCard;
+use crate::storage::BlockDevice;
 
 /// A run of physical memory, page aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

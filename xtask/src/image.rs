@@ -47,6 +47,8 @@ pub(crate) struct MachineSize {
     pub(crate) cpus: u32,
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
+    /// A network card, because a network has an uplink.
+    pub(crate) nic: bool,
 }
 
 /// What the hypervisor, its archive and the firmware may take, beside the guests' memory.
@@ -61,6 +63,7 @@ impl MachineSize {
     pub(crate) const LEAST: Self = Self {
         cpus: 1,
         memory_mib: LEAST_MIB,
+        nic: false,
     };
 
     /// For the domains of a configuration, with room for what each may have by ballooning
@@ -95,6 +98,10 @@ impl MachineSize {
             memory_mib: u32::try_from(memory)
                 .unwrap_or(u32::MAX)
                 .clamp(LEAST_MIB, MOST_MIB),
+            nic: config
+                .networks
+                .iter()
+                .any(|network| network.uplink.is_some()),
         }
     }
 }
@@ -401,7 +408,8 @@ mod tests {
             small,
             MachineSize {
                 cpus: 1,
-                memory_mib: 1024
+                memory_mib: 1024,
+                nic: false,
             }
         );
         let two = size(vec![
@@ -412,7 +420,8 @@ mod tests {
             two,
             MachineSize {
                 cpus: 3,
-                memory_mib: 1536
+                memory_mib: 1536,
+                nic: false,
             }
         );
         let mut grows = domain(65536, None);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Boot, Firmware, LOG, Pace, Plan, Running, Spec, last_words, spawn};
+use super::{Boot, Firmware, LOG, NIC_ADDRESS, Pace, Plan, Running, Spec, last_words, spawn};
 use crate::setup::bochs::{self, Bochs};
 use crate::workspace::Workspace;
 
@@ -178,7 +178,7 @@ fn configuration(spec: &Spec, iso: &Path, lines: &[String], bochs: &Bochs) -> St
             None => line(format_args!("{port}: enabled=0")),
         }
     }
-    line(format_args!("pci: enabled=1, chipset=i440fx"));
+    line(format_args!("{}", pci(spec)));
     let sync = match spec.pace {
         Pace::Fast => "none",
         Pace::RealTime => "slowdown",
@@ -225,6 +225,16 @@ fn last_branch_msrs() -> String {
         let _ = writeln!(text, "{msr:#x} {kind} 0 0 0 0 0 0");
     }
     text
+}
+
+/// PCI, with a network card if there is one.
+fn pci(spec: &Spec) -> String {
+    let pci = "pci: enabled=1, chipset=i440fx";
+    if spec.nic {
+        format!("{pci}, slot1=e1000\ne1000: enabled=1, mac={NIC_ADDRESS}, ethmod=slirp")
+    } else {
+        pci.to_owned()
+    }
 }
 
 /// Emulated instructions per second of the machine's own time.

@@ -58,6 +58,9 @@ pub(crate) enum Firmware {
     Uefi,
 }
 
+/// The address of a machine's network card, an Intel 82540EM.
+pub(crate) const NIC_ADDRESS: &str = "52:54:00:12:34:56";
+
 /// One machine to start.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -77,6 +80,9 @@ pub(crate) struct Spec {
     pub(crate) cpu_model: Option<String>,
     /// Has a serial port.
     pub(crate) serial_port: bool,
+    /// Has a network card ([`NIC_ADDRESS`]), behind which the emulator plays a network: an address by
+    /// DHCP, and at 10.0.2.2 this host, on whose loopback interface its servers listen.
+    pub(crate) nic: bool,
     /// The packaged Bochs, whatever else is there.
     pub(crate) packaged_bochs: bool,
     /// What is broken in the machine, in the words of `setup/bochs/faults.h` (built Bochs).
@@ -101,6 +107,7 @@ impl Spec {
             firmware: Firmware::Bios,
             cpu_model: None,
             serial_port: true,
+            nic: false,
             packaged_bochs: false,
             faults: Vec::new(),
             disk: None,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Boot, Firmware, Host, Plan, Running, Spec, spawn};
+use super::{Boot, Firmware, Host, NIC_ADDRESS, Plan, Running, Spec, spawn};
 use crate::setup::qemu;
 use crate::workspace::Workspace;
 
@@ -101,6 +101,10 @@ fn arguments(spec: &Spec, kvm: bool, ovmf: Option<&Path>) -> Vec<String> {
         add(&["-drive", &drive, "-device", "piix3-ide,id=ide"]);
         add(&["-device", "ide-hd,drive=disk,bus=ide.0"]);
     }
+    if spec.nic {
+        let card = format!("user,model=e1000,mac={NIC_ADDRESS}");
+        add(&["-nic", &card]);
+    }
     match &spec.boot {
         Boot::Iso(iso) => {
             add(&["-boot", "d", "-cdrom", &iso.display().to_string()]);
@@ -127,13 +131,15 @@ mod tests {
 
     #[test]
     fn without_kvm_qemu_translates() {
-        let spec = Spec::new(Kind::Qemu, Boot::Iso("/x/t.iso".into()));
+        let mut spec = Spec::new(Kind::Qemu, Boot::Iso("/x/t.iso".into()));
+        spec.nic = true;
         let line = arguments(&spec, false, None).join(" ");
         assert!(
             line.contains("accel=tcg") && line.contains("-cpu max"),
             "{line}"
         );
         assert!(line.contains("-cdrom /x/t.iso"), "{line}");
+        assert!(line.contains("-nic user,model=e1000,mac=52:54:"), "{line}");
     }
 
     #[test]

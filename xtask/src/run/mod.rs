@@ -37,6 +37,10 @@ pub(crate) struct Args {
     /// Memory of the machine in MiB; by default 1024, or more if the system's guests need it
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     memory: Option<u32>,
+    /// Give the machine a network card, as for a system with an uplink; behind it this host is at
+    /// 10.0.2.2
+    #[arg(long)]
+    nic: bool,
     /// CPU model, in the emulator's own words
     #[arg(long, value_name = "MODEL")]
     cpu_model: Option<String>,
@@ -80,6 +84,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
         },
         cpu_model: args.cpu_model.clone(),
         disk: args.disk.as_deref().map(found).transpose()?,
+        nic: args.nic || size.nic,
         ..Spec::new(kind, boot)
     };
     if args.dry_run {

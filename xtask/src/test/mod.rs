@@ -24,6 +24,7 @@ mod runner;
 mod script;
 mod shares;
 mod transcript;
+mod uplink;
 mod worst;
 
 use std::cell::RefCell;
@@ -119,6 +120,7 @@ fn all() -> Vec<Scenario> {
         ata::SCENARIOS,
         linux::SCENARIOS,
         network::SCENARIOS,
+        uplink::SCENARIOS,
         masks::SAMPLE,
         micro::SCENARIOS,
         nested::SCENARIOS,
