@@ -5,7 +5,8 @@
 //! mode loses bytes both ways.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -74,6 +75,7 @@ fn faults(words: &[String]) -> Vec<(&'static str, String)> {
 
 /// Starts Bochs and waits until it has connected its serial lines.
 pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
+    let disk = spec.disk.as_deref().map(own).transpose()?;
     let listen = || TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1");
     let com1 = listen()?;
     let com2 = spec.debug_line.then(listen).transpose()?;
@@ -90,6 +92,7 @@ pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
             child,
             serial,
             debug_line,
+            disk,
             dir,
         }),
         Err(error) => {
@@ -97,6 +100,23 @@ pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
             let _ = child.wait();
             Err(error.context(format!("Bochs did not start:\n{}", last_words(dir.path()))))
         }
+    }
+}
+
+/// Locks a disk's image for one machine. Bochs's own lock is a file beside it, which stays when Bochs
+/// is killed and would keep the next one out.
+fn own(image: &Path) -> Result<File> {
+    let file = File::options().read(true).write(true).open(image);
+    let file = file.with_context(|| format!("cannot write the disk {}", image.display()))?;
+    file.try_lock()
+        .with_context(|| format!("the disk {} is in use by another machine", image.display()))?;
+    let mut left = image.as_os_str().to_owned();
+    left.push(".lock");
+    match fs::remove_file(&left) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", left.display()))
+        }
+        _ => Ok(file),
     }
 }
 
@@ -246,5 +266,29 @@ fn ips(pace: Pace) -> u32 {
     match pace {
         Pace::Fast => 50_000_000,
         Pace::RealTime => 100_000_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::own;
+
+    #[test]
+    fn a_disk_is_of_one_machine_and_what_a_killed_one_left_is_no_hindrance() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, left) = (dir.path().join("disk"), dir.path().join("disk.lock"));
+        assert!(format!("{:#}", own(&image).unwrap_err()).contains("cannot write the disk"));
+        fs::write(&image, [0; 512]).unwrap();
+        fs::write(&left, "1").unwrap();
+        let first = own(&image).unwrap();
+        assert!(!left.exists());
+        fs::write(&left, "2").unwrap();
+        let second = own(&image).unwrap_err();
+        assert!(format!("{second:#}").contains("in use by another machine"));
+        assert!(left.exists());
+        drop(first);
+        assert!(own(&image).is_ok());
     }
 }

@@ -178,6 +178,8 @@ pub(crate) struct Running {
     child: Child,
     serial: File,
     debug_line: Option<File>,
+    /// The image of its disk, locked, where the emulator's own lock outlives it.
+    disk: Option<File>,
     dir: TempDir,
 }
 
@@ -223,6 +225,7 @@ impl Running {
         // Both fail only if the process is gone already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        drop(self.disk.take());
     }
 
     /// The last lines the emulator itself wrote (not the serial line), to explain its death.

@@ -49,6 +49,7 @@ pub(super) fn start(ws: &Workspace, spec: &Spec) -> Result<Running> {
         child,
         serial: File::from(OwnedFd::from(ours)),
         debug_line: None,
+        disk: None,
         dir,
     })
 }
