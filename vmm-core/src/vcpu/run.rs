@@ -185,8 +185,17 @@ fn work_due(cpu: &PerCpu) -> Tsc {
 }
 
 impl Running<'_> {
-    /// The loop proper. Most exits take the straight way through it.
+    /// The vCPU's turn on its pCPU.
     fn run(mut self, cpu: &PerCpu) -> Leave {
+        let leave = self.go_round(cpu);
+        let vmcs = &self.vmcs;
+        self.cpu.stats.handled(|| vmcs.counters());
+        leave
+    }
+
+    /// The loop proper. Most exits take the straight way through it.
+    #[inline(always)]
+    fn go_round(&mut self, cpu: &PerCpu) -> Leave {
         let mut turn = Turn::begin(cpu, Tsc::now());
         self.end_poll();
         self.recheck_deadlines();
