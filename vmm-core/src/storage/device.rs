@@ -25,7 +25,7 @@ const PAGE: u16 = {
 };
 
 /// A disk of the machine.
-pub trait BlockDevice: Sync + fmt::Debug {
+pub trait BlockDevice: Sync {
     /// What it is.
     fn info(&self) -> DiskInfo<'_>;
 
@@ -40,6 +40,14 @@ pub trait BlockDevice: Sync + fmt::Debug {
 
     /// Looks whether something is done or takes too long. Called where no lock is held.
     fn look(&self);
+}
+
+/// What it is, and not what it does: that leads to the domains it works for, and would bring the text
+/// of all that is in them into the hypervisor.
+impl fmt::Debug for dyn BlockDevice + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info().fmt(f)
+    }
 }
 
 /// What a disk is called, and what it can do.
