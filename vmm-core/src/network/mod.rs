@@ -2,7 +2,7 @@
 //! which the world outside is.
 //!
 //! They are there as long as the hypervisor runs. An interface is at a port while its front end is
-//! connected ([`backend`](crate::backend)), the uplink as long as the network is.
+//! connected ([`backend`]), the uplink as long as the network is.
 //!
 //! A network's lock is taken for a question and never kept: frames are copied outside of it.
 #![deny(

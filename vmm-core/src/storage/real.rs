@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::blkif::Segment;
 use abi::{GrantRef, Hpa};
+use lists::TryPush as _;
 use pv_drivers::blk::proto::Kind;
 use pv_drivers::blk::{Begun, IoError, MAX_UNDER_WAY, Tag, Transfer, sectors_of};
 use spin::Mutex;
@@ -177,8 +178,8 @@ impl RealDisk {
         for segment in transfer.segments {
             let held = hold(GrantRef(segment.gref), read)?;
             let (page, span) = self.page(held, segment, read)?;
-            waiting.pages.push(page);
-            spans.push(span);
+            waiting.pages.try_push(page).ok()?;
+            spans.try_push(span).ok()?;
         }
         let flushes = matches!(transfer.kind, Kind::Flush | Kind::Barrier);
         let request = Request {
@@ -265,8 +266,10 @@ impl Drop for Waiting {
         };
         let mut pool = pool.lock();
         for page in &mut self.pages {
-            // It came from there, so there is room.
-            pool.extend(page.bounce.take());
+            if let Some(own) = page.bounce.take() {
+                // It came from there, so there is room.
+                let _ = pool.try_push(own);
+            }
         }
     }
 }

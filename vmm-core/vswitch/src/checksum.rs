@@ -65,9 +65,7 @@ pub fn fill_in_checksum(frame: &mut [u8]) -> Result<(), Malformed> {
 
 /// Writes a number into a header.
 pub(crate) fn write(frame: &mut [u8], at: usize, value: u16) -> Result<(), Malformed> {
-    let place = frame.get_mut(at..at.saturating_add(2));
-    place
-        .ok_or(Malformed)?
-        .copy_from_slice(&value.to_be_bytes());
+    let place = frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
+    *place.ok_or(Malformed)? = value.to_be_bytes();
     Ok(())
 }

@@ -139,8 +139,8 @@ impl Segments {
         self.write_network(&mut segment, number).ok()?;
         let sequence = self.sequence.wrapping_add(u32::try_from(before).ok()?);
         let at = |offset| self.layout.transport.saturating_add(offset);
-        let place = segment.head.get_mut(at(4)..at(8))?;
-        place.copy_from_slice(&sequence.to_be_bytes());
+        let place = segment.head.get_mut(at(4)..)?.first_chunk_mut();
+        *place? = sequence.to_be_bytes();
         *segment.head.get_mut(at(13))? = flags;
         Some(segment)
     }

@@ -1,6 +1,6 @@
 //! PCI: functions, their registers and their interrupts. PCI Local Bus Specification 3.0.
 //!
-//! [`scan`] walks the buses, [`Function`] is what it finds. [`Bar`] says where a function's registers
+//! [`scan()`] walks the buses, [`Function`] is what it finds. [`Bar`] says where a function's registers
 //! are, [`msi`] how it interrupts without a line.
 
 mod bar;
