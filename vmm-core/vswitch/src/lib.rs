@@ -14,7 +14,7 @@
 //! * [`Network`]: the ports of one network, the addresses behind them, and routing.
 //! * [`Ethernet`], [`Packet`]: what a frame says of itself.
 //! * [`Filter`], [`Bucket`]: an interface's rules and its rate limit.
-//! * [`flow`]: which of a receiver's queues a frame goes to.
+//! * [`flow()`]: which of a receiver's queues a frame goes to.
 //! * [`Counters`]: what became of its frames.
 //! * [`Segments`], [`fill_in_checksum`]: what guests leave to each other and the world outside does
 //!   not do for them.
