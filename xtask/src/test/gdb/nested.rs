@@ -113,7 +113,7 @@ const EXPECTED_IDLE: Expected = &[
         "root mode",
         &[
             &["0", "0x0", "1", "root", "d1v0"],
-            &["#0", "vmm_core::sched::idle"],
+            &["vmm_core::sched::idle (cpu="],
             &["vmm_core::sched::cpu_loop"],
             &["d1v0, VMCS 0x", "pCPU 0"],
             &["GUEST_RIP ", "0xffffffff81"],
