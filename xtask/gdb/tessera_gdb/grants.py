@@ -19,7 +19,7 @@ class _Uses:
 
     def __init__(self, active):
         chunks = (rust.option(chunk) for chunk in rust.vec(rust.get(active, "chunks")))
-        self.chunks = [chunk if chunk is None else rust.boxed_array(chunk) for chunk in chunks]
+        self.chunks = [chunk if chunk is None else rust.vec(chunk) for chunk in chunks]
 
     def of(self, ref):
         """Readers and writers of an entry, or None."""

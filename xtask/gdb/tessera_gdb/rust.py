@@ -99,12 +99,6 @@ def boxed_slice(value):
     return _elements(int(pointer), pointer.type.target(), int(value["length"]))
 
 
-def boxed_array(value):
-    """A `Box<[T]>` that is not empty, as an array: one read if it is no larger than a page."""
-    pointer = value["data_ptr"]
-    return target.at(int(pointer), pointer.type.target().array(int(value["length"]) - 1))
-
-
 def array(value):
     """The elements of an array."""
     first, last = value.type.range()
