@@ -14,7 +14,8 @@
 //!
 //! A card interrupts when it has filled buffers. It is masked then ([`Interrupts::take`]) until its
 //! user has looked at the ring and found nothing left: a cause that came meanwhile interrupts at
-//! once. The link comes up by itself, and whoever sends before it is up loses the frame. Sent frames are looked for when the next ones are sent.
+//! once. The link comes up by itself, and whoever sends before it is up loses the frame. Sent frames
+//! are looked for when the next ones are sent.
 //!
 //! Facts by Intel's "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual".
 
